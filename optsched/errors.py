@@ -1,0 +1,64 @@
+"""Exceptions of optsched: one base class, and one class per thing that can go wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optsched.control.solution import Solution
+
+__all__ = ["BadFile", "InvalidProblem", "MissingExtra", "OptschedError", "SolveFailed"]
+
+
+class OptschedError(Exception):
+    """Base class of every error that optsched raises on purpose."""
+
+
+class InvalidProblem(OptschedError, ValueError):
+    """A field of the input has a value that is not allowed.
+
+    Parameters
+    ----------
+    field : str
+        Name of the offending field.
+    value : object
+        The value that was given.
+    allowed : str
+        What is allowed instead, in words.
+    """
+
+    def __init__(self, field: str, value: Any, allowed: str) -> None:
+        super().__init__(f"{field}: got {value!r}, allowed: {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.field, self.value, self.allowed)
+
+
+class BadFile(OptschedError, ValueError):
+    """A file cannot be read or written as asked; the message names the file and the reason."""
+
+
+class MissingExtra(OptschedError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class SolveFailed(OptschedError, RuntimeError):
+    """A solve did not converge.
+
+    Parameters
+    ----------
+    message : str
+        What happened and what to try next.
+    solution : Solution, optional
+        The best iterate that was reached, with its (unconverged) certificate.
+    """
+
+    def __init__(self, message: str, solution: Solution | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.solution)
