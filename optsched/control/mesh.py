@@ -1,0 +1,117 @@
+"""Meshes of whole steps, graded towards both ends of training.
+
+A mesh is a list of *knots*: steps at which the rate is a free value; between knots the rate moves
+linearly. The loss lives on log-time at the start and on log-time-to-go at the end, so knots are
+spread evenly in a monitor that measures both in intrinsic time, and their number does not depend
+on the horizon. Up to about as many steps as knots, every step is a knot and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.control.geodesic import Geodesic
+from optsched.model.dynamics import Mesh
+
+__all__ = ["StepMesh", "graded_mesh", "split_mesh"]
+
+KNOT_BUCKET = 64  # padded sizes are multiples of it, so that compiled code is shared
+
+
+@dataclass(frozen=True)
+class StepMesh:
+    """Knots of a schedule.
+
+    Attributes
+    ----------
+    steps : numpy.ndarray of int64, shape (n,)
+        Steps of the knots, increasing, from 0 to ``horizon - 1``.
+    horizon : int
+        Number of steps T.
+    source : numpy.ndarray of int64, shape (n,)
+        Index of the free control that rules knot i (its own, but for the warm-up).
+    scale : numpy.ndarray, shape (n,)
+        Rate of knot i over that free control.
+    """
+
+    steps: NDArray[np.int64]
+    horizon: int
+    source: NDArray[np.int64]
+    scale: NDArray[np.float64]
+
+    @property
+    def controls(self) -> int:
+        """Number of free controls."""
+        return int(self.source.max()) + 1
+
+    @property
+    def padded(self) -> int:
+        """Number of blocks after padding."""
+        return KNOT_BUCKET * -(-len(self.steps) // KNOT_BUCKET)
+
+    def blocks(self) -> Mesh:
+        """Blocks between knots, the last of one step, padded with empty ones."""
+        pad = self.padded - len(self.steps)
+        start = np.append(self.steps, np.full(pad, self.horizon)).astype(float)
+        count = np.diff(np.append(start, float(self.horizon)))
+        return Mesh(start, count)  # type: ignore[arg-type]
+
+    def knots(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rate at every knot from the free controls."""
+        return self.scale * free[self.source]
+
+    def rates(self, free: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rate at any steps, linear between knots."""
+        return np.interp(steps, self.steps, self.knots(free))
+
+
+def _with_warmup(steps: NDArray[np.int64], horizon: int, warmup: int) -> StepMesh:
+    """Tie the knots of a forced linear ramp to the rate at its end."""
+    inside = int(np.searchsorted(steps, warmup))
+    source = np.maximum(np.arange(len(steps)) - inside, 0)
+    scale = np.where(steps < warmup, (steps + 1.0) / (warmup + 1.0), 1.0)
+    return StepMesh(steps, horizon, source, scale)
+
+
+def graded_mesh(
+    path: Geodesic, horizon: int, knots: int, rate_of_top: float, warmup: int = 0
+) -> StepMesh:
+    """Mesh with about ``knots`` knots, graded along a path.
+
+    Parameters
+    ----------
+    path : Geodesic
+        Path in intrinsic time to adapt to.
+    horizon : int
+        Number of steps T.
+    knots : int
+        Number of knots; all steps are knots if the horizon is not larger.
+    rate_of_top : float
+        Largest eigenvalue: intrinsic times below its inverse need no resolution.
+    warmup : int
+        Steps of a forced linear ramp.
+    """
+    if horizon <= knots:
+        return _with_warmup(np.arange(horizon), horizon, warmup)
+    togo = np.maximum(path.tau[-1] - path.tau, 0.0)
+    coordinate = np.log1p(2.0 * rate_of_top * path.tau) - np.log1p(2.0 * rate_of_top * togo)
+    length = np.abs(np.diff(coordinate)) + np.abs(np.diff(np.log(path.eta)))
+    length += np.abs(np.diff(np.log(path.low))) + 1e-3 * np.diff(path.t) / horizon
+    arc = np.concatenate([[0.0], np.cumsum(length)])
+    at = np.interp(np.linspace(0.0, arc[-1], knots), arc, path.t)
+    special = [0, min(1, horizon - 1), warmup, horizon - 1]
+    if warmup > 1:
+        special += list(np.geomspace(1, warmup, max(4, knots // 16)).astype(int))
+    steps = np.clip(np.round(at), 0, horizon - 1).astype(np.int64)
+    return _with_warmup(np.unique(np.append(steps, special)), horizon, warmup)
+
+
+def split_mesh(mesh: StepMesh, worst: NDArray[np.bool_], warmup: int = 0) -> StepMesh:
+    """Halve the blocks marked in ``worst`` (those of one step stay)."""
+    ends = np.append(mesh.steps[1:], mesh.horizon)
+    middle = (mesh.steps + ends) // 2
+    steps = np.unique(np.append(mesh.steps, middle[worst]))
+    return _with_warmup(steps, mesh.horizon, warmup)
