@@ -67,12 +67,23 @@ class _LogTable:
         return np.exp(self.spline(np.log(np.maximum(tau, math.exp(self.low)))))
 
 
-def _speed_up(x_max: Floats, batch_size: float) -> Floats:
-    r"""Running maximum of -log((1-x)^2 + x^2/m) / 2x over (0, x_max], at least 1."""
-    grid = np.concatenate([[0.0], np.geomspace(1e-6, max(float(x_max.max()), 1e-5), 4000)])
-    fall = 2.0 * grid[1:] - (1.0 + 1.0 / batch_size) * grid[1:] ** 2
-    value = np.concatenate([[1.0], -np.log1p(-fall) / (2.0 * grid[1:])])
-    return np.interp(x_max, grid, np.maximum.accumulate(value))
+def _running_max(x_max: Floats, batch_size: float, order: int) -> Floats:
+    r"""Running maximum over (0, x_max] of how much faster a step decays than e^{-2x}.
+
+    order 1: :math:`-\log r(x) / 2x`, at least 1; order 2: :math:`(-\log r(x) - 2x) / 2x^2`, at
+    least 0, with :math:`r(x) = (1-x)^2 + x^2/m`.
+    """
+    top = max(float(np.max(x_max)), 1e-4)
+    grid = np.concatenate([[0.0], np.geomspace(1e-5, top, 4000)])
+    x = grid[1:]
+    rate = -np.log1p(-(2.0 * x - (1.0 + 1.0 / batch_size) * x**2))
+    value = rate / (2.0 * x) if order == 1 else (rate - 2.0 * x) / (2.0 * x**2)
+    if order == 2:  # cancellation: the limit at 0 is (1 - 1/m)/2, and the function grows from it
+        value = np.where(x < 1e-3, 0.5 * (1.0 - 1.0 / batch_size) + 2.0 * x, value)
+    first = 1.0 if order == 1 else 0.0
+    value = np.maximum.accumulate(np.concatenate([[first], value]))
+    # The next grid value bounds everything below it: round up, never down.
+    return value[np.minimum(np.searchsorted(grid, x_max), len(grid) - 1)]
 
 
 def relaxed_geodesic(
@@ -83,6 +94,7 @@ def relaxed_geodesic(
     horizon: float,
     *,
     recursion: bool = True,
+    incumbent: float = math.inf,
     sweeps: int = 3,
     points: int = 320,
 ) -> Geodesic:
@@ -96,6 +108,9 @@ def relaxed_geodesic(
         Batch size m, label-noise variance, upper bound of the rate, number of steps T.
     recursion : bool
         Bound the exact recursion (and the ODE); if false, the small-step ODE only.
+    incumbent : float
+        Excess loss of a known schedule: a better one has no step noisier than that, which bounds
+        the rates near the end and tightens the bound for the recursion.
     sweeps : int
         Rounds of tightening: each adds to L_low a lower bound of the variance.
     points : int
@@ -105,13 +120,36 @@ def relaxed_geodesic(
     -------
     Geodesic
     """
-    lam = np.array(modes.lam)
-    if recursion:
-        lam = lam * _speed_up(eta_max * lam, batch_size)
-    fast = 1e-3 / lam.max()
-    longest = eta_max * horizon
-    bias = _LogTable(lam, modes.mu, fast, 2.0 * longest + 2.0 * fast)
-    kernel = _LogTable(lam, modes.nu, fast, 2.0 * longest + 2.0 * fast)
+    lam, top = np.array(modes.lam), float(modes.lam.max())
+    fast, longest = 1e-3 / top, eta_max * horizon
+    span = fast, 2.0 * (longest + fast)
+    quick = lam * _running_max(eta_max * lam, batch_size, 1) if recursion else lam
+    bias = _LogTable(quick, modes.mu, *span)
+    kernel_quick = _LogTable(quick, modes.nu, *span)
+    if recursion and math.isfinite(incumbent):
+        kernel_plain = _LogTable(lam, modes.nu, *span)
+        kernel_second = _LogTable(lam, modes.nu * lam**2, *span)
+
+    def kernel(togo: Floats, tau_f: Floats) -> Floats:
+        """Lower bound of the noise kernel of the recursion at intrinsic times to go."""
+        best = kernel_quick(togo)
+        if not recursion or math.isinf(incumbent):
+            return best
+        plain = kernel_plain(togo)
+        pull = kernel_second(togo) / plain
+        least = (sigma2 + bias(tau_f))[:, None]
+        budget = batch_size * np.maximum(incumbent - bias(tau_f), 1e-12 * incumbent)[:, None]
+        for _ in range(3):
+            # No step, and no sum of steps, of a better schedule is noisier than the incumbent.
+            squares = budget / (least * best)
+            cap = np.minimum(eta_max, np.sqrt(squares))
+            chi = _running_max(cap * top, batch_size, 2)
+            slower = plain * np.exp(-2.0 * chi * np.minimum(squares, cap * togo) * pull)
+            # Columns run from the longest to the shortest time to go; keep the bound monotone.
+            slower = np.minimum.accumulate(slower[:, ::-1], axis=1)[:, ::-1]
+            best = np.maximum(best, slower)
+        return best
+
     v_end = max(math.log(longest / fast), 3.0)
     v = np.linspace(-v_end, v_end, points)
     s = 1.0 / (1.0 + np.exp(-v))
@@ -128,22 +166,28 @@ def relaxed_geodesic(
         low = sigma2 + bias(u)
         if variance is not None:
             low += np.exp(np.interp(np.log(u), np.log(variance[0]), np.log(variance[1])))
-        h = np.sqrt(kernel(tau_f[:, None] * rest) * low)
+        h = np.sqrt(kernel(tau_f[:, None] * rest, tau_f) * low)
         du = tau_f[:, None] * weight
-        # T(C) = sum du max(1/eta_max, h/C) falls with C: bisection in log C.
-        lower = np.log(h.min(1) * eta_max) - 1e-9
-        upper = np.maximum(np.log(h.max(1) * eta_max), lower) + 1e-9
-        # Below h.min the whole path is uncapped, and C is explicit.
-        lower = np.minimum(lower, np.log((h * du).sum(1) / horizon))
-        for _ in range(60):
-            middle = 0.5 * (lower + upper)
-            total = (du * np.maximum(1.0 / eta_max, h / np.exp(middle)[:, None])).sum(1)
-            late = total > horizon
-            lower, upper = np.where(late, middle, lower), np.where(late, upper, middle)
-        eta = np.minimum(eta_max, np.exp(upper)[:, None] / h)
+        # T(C) = sum du max(1/eta_max, h/C) is convex and falls with C: Newton from the left.
+        level = (h * du).sum(1) / horizon
+        for _ in range(40):
+            free = h * eta_max > level[:, None]
+            spare = horizon - np.where(free, 0.0, du).sum(1) / eta_max
+            new = np.where(free, h * du, 0.0).sum(1) / np.maximum(spare, 1e-12 * horizon)
+            done = np.all(new <= level * (1.0 + 1e-14))
+            level = np.maximum(level, new)
+            if done:
+                break
+        eta = np.minimum(eta_max, level[:, None] / h)
         return bias(tau_f), (du * h**2 * eta).sum(1) / batch_size, u, eta, du, low
 
-    coarse = np.geomspace(min(1e-2 / lam.max(), 0.1 * longest), longest, 72)
+    # Final intrinsic times, graded towards 0 and towards eta_max T (where the hard phase ends).
+    grid = np.linspace(math.log(min(1e-2 / (top * longest), 0.1)), math.log(1e9), 96)
+
+    def tau_at(w: Floats) -> Floats:
+        return longest / (1.0 + np.exp(-w))
+
+    coarse = tau_at(grid)
     variance: tuple[Floats, Floats] | None = None
     best: Geodesic | None = None
     for sweep in range(sweeps):
@@ -153,10 +197,10 @@ def relaxed_geodesic(
             variance = (coarse, 0.998 * np.maximum(noise, 1e-290))
             continue
         i = int(np.argmin(drop + noise))
-        edges = coarse[max(i - 1, 0)], coarse[min(i + 1, len(coarse) - 1)]
+        edges = grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)]
         for _ in range(3):
-            fine = np.geomspace(edges[0], edges[1], 16)
-            drop, noise, u, eta, du, low = solve_for(fine, variance)
+            fine = np.linspace(edges[0], edges[1], 16)
+            drop, noise, u, eta, du, low = solve_for(tau_at(fine), variance)
             i = int(np.argmin(drop + noise))
             edges = fine[max(i - 1, 0)], fine[min(i + 1, len(fine) - 1)]
         t = np.cumsum(du[i] / eta[i])
