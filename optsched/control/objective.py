@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +12,11 @@ from jax import Array
 from numpy.typing import NDArray
 
 from optsched.control.mesh import StepMesh
-from optsched.model.dynamics import Dynamics, Mesh
-from optsched.model.propagate import Path, propagate
+from optsched.model.dynamics import BlockMaps, Dynamics, Mesh
+from optsched.model.propagate import Path, advance, propagate
 from optsched.model.spectrum import Modes
 
-__all__ = ["Objective", "pad_modes"]
+__all__ = ["Audit", "Objective", "pad_modes"]
 
 MODE_BUCKET = 32
 
@@ -41,19 +43,50 @@ def _value_and_parts(
     )
 
 
+class Audit(NamedTuple):
+    """Trajectory of a solution on its mesh, without padding.
+
+    ``states`` and ``costates`` have shape (n + 1, J, d), ``excess`` (n + 1,); ``errors`` (n,) is
+    what halving each block alone would add to log E.
+    """
+
+    states: NDArray[np.float64]
+    costates: NDArray[np.float64]
+    excess: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+
 @jax.jit
-def _path_and_costates(
-    log_eta: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh
-) -> tuple[Path, Array]:
-    eta = {"eta": jnp.exp(log_eta)}
+def _audit(log_eta: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh) -> Audit:
+    eta = jnp.exp(log_eta)
+    readout = dynamics.readout(modes)
     shape = (mesh.count.shape[0], *dynamics.initial(modes).shape)
 
     def excess(kicks: Array) -> tuple[Array, Path]:
-        path = propagate(dynamics, modes, mesh, eta, kicks=kicks)
+        path = propagate(dynamics, modes, mesh, {"eta": eta}, kicks=kicks)
         return path.excess[-1], path
 
     costates, path = jax.grad(excess, has_aux=True)(jnp.zeros(shape))
-    return path, costates
+    costates = jnp.concatenate([costates, readout[None]])
+    # Every block once more as two halves, from the same state.
+    first = jnp.floor(mesh.count / 2.0)
+    counts = jnp.stack([first, mesh.count - first], 1)
+    starts = jnp.stack([mesh.start, mesh.start + first], 1)
+    share = first / jnp.maximum(mesh.count, 1.0)
+    middle = eta[:-1] + (eta[1:] - eta[:-1]) * share
+    knots = jnp.append(jnp.stack([eta[:-1], middle], 1).ravel(), eta[-1])
+    fine = {"eta": knots}
+    maps = dynamics.blocks(modes, Mesh(starts.ravel(), counts.ravel()), fine, fine)
+    pairs = jax.tree.map(lambda leaf: leaf.reshape(-1, 2, *leaf.shape[1:]), maps)
+
+    def halves(x: Array, pair: BlockMaps) -> Array:
+        for i in range(2):
+            x = advance(x, BlockMaps(*(leaf[i] for leaf in pair)), readout, dynamics.sigma2)
+        return x
+
+    change = jax.vmap(halves)(path.states[:-1], pairs) - path.states[1:]
+    errors = (change * costates[1:]).sum((-1, -2)) / path.excess[-1]
+    return Audit(path.states, costates, path.excess, errors)
 
 
 class Objective:
@@ -95,13 +128,11 @@ class Objective:
             drift, noise = self._gather(drift), self._gather(noise)
         return float(value), drift + noise, np.abs(drift)
 
-    def path(self, log_free: NDArray[np.float64]) -> tuple[Path, NDArray[np.float64]]:
-        """States and costates dE/dx at the knots, as NumPy arrays without padding."""
+    def audit(self, log_free: NDArray[np.float64]) -> Audit:
+        """States, costates, excess losses and block errors at the given controls."""
         with jax.enable_x64(True):
-            path, costates = _path_and_costates(
-                self._knots(log_free), self.dynamics, self.modes, self.blocks
-            )
+            full = _audit(self._knots(log_free), self.dynamics, self.modes, self.blocks)
             n = len(self.mesh.steps)
-            states, excess = np.asarray(path.states), np.asarray(path.excess)
-            keep = np.append(np.arange(n), len(excess) - 1)
-            return Path(states[-1], states[keep], excess[keep]), np.asarray(costates)[:n]  # type: ignore[arg-type]
+            real = np.append(np.arange(n), self.mesh.padded)
+            states, costates, excess = (np.asarray(part)[real] for part in full[:3])
+            return Audit(states, costates, excess, np.asarray(full.errors)[:n])

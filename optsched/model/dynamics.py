@@ -167,81 +167,76 @@ class SGD(Dynamics):
 
 
 def _sgd_blocks(sgd: SGD, modes: Modes, mesh: Mesh, eta: Array, eta_noise: Array) -> BlockMaps:
+    """Block maps of plain SGD.
+
+    Every mode has its own clock u, the share of its decay exponent kappa that is spent. A step
+    with source s and factor r adds ``s/(1-r) kappa exp(-kappa (1-u)) du`` over its part of the
+    clock, exactly; the stationary value s/(1-r) is smooth in u, and is interpolated.
+    """
     lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
-    real = mesh.count > 0
-    n = jnp.where(real, mesh.count, 1.0)
+    lam = jnp.where(lam > 0.0, lam, 1.0)  # padding carries no mass
+    real = (mesh.count > 0)[:, None]
+    n = jnp.where(mesh.count > 0, mesh.count, 1.0)
     half = n / 2.0 if sgd.continuous else jnp.floor(n / 2.0)
     shift = 0.0 if sgd.continuous else 1.0  # steps act at their start, and last one step
 
     def at(values: Array, k: Array) -> Array:
-        """Linear interpolation of knot values at step k of each block."""
-        return values[:-1] + (values[1:] - values[:-1]) * (k / n)
+        """Linear interpolation of knot values at step k of each block, shape (n, 1)."""
+        return (values[:-1] + (values[1:] - values[:-1]) * (k / n))[:, None]
+
+    def rate(k: Array) -> Array:
+        return sgd._rate(at(eta, k) * lam, at(eta_noise, k) * lam)
 
     def decay(count: Array) -> Array:
-        """Total decay exponent over the first ``count`` steps: two-point discrete Gauss rule."""
+        """Decay exponent of the first ``count`` steps: two-point discrete Gauss rule."""
         spread = jnp.sqrt(jnp.maximum(count**2 - shift, 0.0) / 12.0)
-        total = 0.0
-        for sign in (-1.0, 1.0):
-            k = (count - shift) / 2.0 + sign * spread
-            x = at(eta, k)[:, None] * lam
-            total += sgd._rate(x, at(eta_noise, k)[:, None] * lam)
-        return 0.5 * count[:, None] * total
+        middle = (count - shift) / 2.0
+        return 0.5 * count[:, None] * (rate(middle - spread) + rate(middle + spread))
 
-    def clock(count: Array) -> Array:
-        """Intrinsic time of the first ``count`` steps."""
-        slope = (eta_noise[1:] - eta_noise[:-1]) / n
-        return count * (eta_noise[:-1] + slope * (count - shift) / 2.0)
-
-    span = clock(n)
-    # Nodes where the loss is known: starts of steps 0, half and n; the source of step k is spread
-    # over that step, so it sits at the step's centre on the block's own intrinsic clock u.
-    places = [jnp.zeros_like(n), half, n]
-    y = [
-        (clock(k) + shift * at(eta_noise, k) / 2.0) / span - 0.5 for k in places
-    ]
-    single = (n == 1.0) & (not sgd.continuous)
-    y[1] = jnp.where(single, 0.5 * (y[0] + y[2]), y[1])
-    strength = []
-    for k in places:
-        x, xn = at(eta, k)[:, None] * lam, at(eta_noise, k)[:, None] * lam
-        value = (at(eta_noise, k)[:, None] / sgd.batch_size) * nu
-        if not sgd.continuous:
-            fall = sgd._fall(x, xn)
-            tiny = jnp.abs(fall) < 1e-9
-            safe = jnp.where(tiny, 1e-9, fall)
-            # A step injects its noise at once: z/(1 - e^-z) turns the integral into the sum.
-            value = value * jnp.where(tiny, 1.0, -jnp.log1p(-safe) / safe)
-        strength.append(value)
-    pairs = ((1, 2), (0, 2), (0, 1))
-    coefficients = []  # of the Lagrange polynomials in powers of u - 1/2
-    for i, (j, k) in enumerate(pairs):
-        scale = 1.0 / ((y[i] - y[j]) * (y[i] - y[k]))
-        c0, c1, c2 = y[j] * y[k] * scale, -(y[j] + y[k]) * scale, scale
-        one = 1.0 if i == 0 else 0.0
-        coefficients.append((jnp.where(single, one, c0), c1, c2))
-
-    def weights(kappa: Array, part: Array, count: Array) -> Array:
-        """Weights of the three losses on the state after the first ``part`` of the clock."""
-        j0, j1, j2 = _exp_moments(kappa)
-        # Exact second moments for a sum over whole steps instead of an integral.
-        discrete = 1.0 - shift / jnp.maximum(count, 1.0) ** 2
-        offset = (part - 1.0) / 2.0
-        rows = []
-        for (c0, c1, c2), value in zip(coefficients, strength, strict=True):
-            g0 = c0 + c1 * offset + c2 * offset**2
-            g1 = part * (c1 + 2.0 * c2 * offset) * discrete
-            g2 = part**2 * c2 * discrete
-            moment = g0[:, None] * j0 + g1[:, None] * j1 + g2[:, None] * j2
-            rows.append(value * (span * part)[:, None] * moment)
-        return jnp.stack(rows, axis=1)
+    def stationary(k: Array) -> Array:
+        """s/(1-r) per unit of loss at step k; the rate is divided out, so that 0 is harmless."""
+        drift, noise = at(eta, k), at(eta_noise, k)
+        ratio = noise**2 / jnp.where(drift > 0.0, drift, 1.0)
+        m = sgd.batch_size
+        return nu * ratio / (m * lam * (2.0 - (1.0 + 1.0 / m) * lam * ratio))
 
     kappa, kappa_half = decay(n), decay(half)
-    keep = real[:, None]
-    has_half = (real & (half > 0))[:, None]
-    phi = jnp.where(keep, jnp.exp(-kappa), 1.0)
+    safe = jnp.where(kappa == 0.0, 1.0, kappa)
+    # The loss is known at the starts of steps 0, half and n; a step sits at the centre of its own
+    # part of the clock.
+    places = (jnp.zeros_like(n), half, n)
+    spent = (jnp.zeros_like(kappa), kappa_half, kappa)
+    y = [(done + shift * rate(k) / 2.0) / safe - 0.5
+         for k, done in zip(places, spent, strict=True)]
+    single = ((n == 1.0) & (not sgd.continuous))[:, None]
+    flat = single | (kappa == 0.0)
+    y = [jnp.where(flat, i - 1.0, value) for i, value in enumerate(y)]
+    lagrange = []  # coefficients in powers of u - 1/2, times the stationary value
+    for i, (j, k) in enumerate(((1, 2), (0, 2), (0, 1))):
+        scale = 1.0 / ((y[i] - y[j]) * (y[i] - y[k]))
+        first = jnp.where(single, 1.0 if i == 0 else 0.0, y[j] * y[k] * scale)
+        value = stationary(places[i])
+        lagrange.append((value * first, -value * (y[j] + y[k]) * scale, value * scale))
+
+    def weights(exponent: Array, count: Array) -> Array:
+        """Weights of the three losses on the state after the first ``count`` steps."""
+        j0, j1, j2 = _exp_moments(exponent)
+        part = exponent / safe
+        offset = (part - 1.0) / 2.0
+        # Exact second moments for a sum over whole steps instead of an integral.
+        discrete = (1.0 - shift / jnp.maximum(count, 1.0) ** 2)[:, None]
+        rows = [
+            exponent * ((c0 + c1 * offset + c2 * offset**2) * j0
+                        + part * (c1 + 2.0 * c2 * offset) * discrete * j1
+                        + part**2 * c2 * discrete * j2)
+            for c0, c1, c2 in lagrange
+        ]
+        return jnp.stack(rows, axis=1)
+
+    has_half = real & (half > 0)[:, None]
+    phi = jnp.where(real, jnp.exp(-kappa), 1.0)
     half_phi = jnp.where(has_half, jnp.exp(-kappa_half), 1.0)
-    w = jnp.where(keep[:, None], weights(kappa, jnp.ones_like(n), n), 0.0)
-    half_w = weights(kappa_half, clock(half) / span, half)
-    half_w = jnp.where(has_half[:, None], half_w, 0.0)
+    w = jnp.where(real[:, None], weights(kappa, n), 0.0)
+    half_w = jnp.where(has_half[:, None], weights(kappa_half, half), 0.0)
     return BlockMaps(half_phi[..., None, None], half_w[..., None], phi[..., None, None],
                      w[..., None])

@@ -16,7 +16,7 @@ from jax import Array
 from optsched.model.dynamics import BlockMaps, Controls, Dynamics, Mesh
 from optsched.model.spectrum import Modes
 
-__all__ = ["Path", "propagate"]
+__all__ = ["Path", "advance", "apply", "propagate"]
 
 
 class Path(NamedTuple):
@@ -30,6 +30,22 @@ class Path(NamedTuple):
 def apply(phi: Array, x: Array) -> Array:
     """Per-mode product (J, d, d) x (J, d)."""
     return (phi * x[:, None, :]).sum(-1)
+
+
+def advance(x: Array, maps: BlockMaps, readout: Array, sigma2: Array | float) -> Array:
+    """State after one block: solve for the loss at its middle and end, then apply the maps."""
+    start = sigma2 + (readout * x).sum()
+    moved = apply(maps.phi, x)
+    # What a unit loss at each node adds to the excess at the middle and at the end of the block.
+    gh = (maps.half_w * readout).sum((-1, -2))
+    ge = (maps.w * readout).sum((-1, -2))
+    rhs_half = sigma2 + (readout * apply(maps.half_phi, x)).sum() + gh[0] * start
+    rhs_end = sigma2 + (readout * moved).sum() + ge[0] * start
+    a, b, c, d = 1.0 - gh[1], -gh[2], -ge[1], 1.0 - ge[2]
+    det = a * d - b * c
+    mid = (d * rhs_half - b * rhs_end) / det
+    end = (a * rhs_end - c * rhs_half) / det
+    return moved + maps.w[0] * start + maps.w[1] * mid + maps.w[2] * end
 
 
 def propagate(
@@ -63,27 +79,14 @@ def propagate(
     maps = dynamics.blocks(modes, mesh, controls, controls if noise is None else noise)
     readout = dynamics.readout(modes)
     sigma2 = dynamics.sigma2
-    # What a unit loss at each node adds to the excess at the middle and at the end of the block.
-    gain_half = (maps.half_w * readout).sum((-1, -2))
-    gain = (maps.w * readout).sum((-1, -2))
-
-    def block(x: Array, data: tuple[BlockMaps, Array, Array, Array | None]) -> tuple[Array, Path]:
-        m, gh, ge, kick = data
+    def block(x: Array, data: tuple[BlockMaps, Array | None]) -> tuple[Array, Path]:
+        one, kick = data
         if kick is not None:
             x = x + kick
-        start = sigma2 + (readout * x).sum()
-        moved = apply(m.phi, x)
-        rhs_half = sigma2 + (readout * apply(m.half_phi, x)).sum() + gh[0] * start
-        rhs_end = sigma2 + (readout * moved).sum() + ge[0] * start
-        a, b, c, d = 1.0 - gh[1], -gh[2], -ge[1], 1.0 - ge[2]
-        det = a * d - b * c
-        mid = (d * rhs_half - b * rhs_end) / det
-        end = (a * rhs_end - c * rhs_half) / det
-        after = moved + m.w[0] * start + m.w[1] * mid + m.w[2] * end
-        return after, Path(after, x, start - sigma2)
+        after = advance(x, one, readout, sigma2)
+        return after, Path(after, x, (readout * x).sum())
 
-    x0 = dynamics.initial(modes)
-    final, trail = jax.lax.scan(block, x0, (maps, gain_half, gain, kicks))
+    final, trail = jax.lax.scan(block, dynamics.initial(modes), (maps, kicks))
     states = jnp.concatenate([trail.states, final[None]])
     excess = jnp.concatenate([trail.excess, (readout * final).sum()[None]])
     return Path(final, states, excess)

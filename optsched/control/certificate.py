@@ -1,0 +1,83 @@
+"""What is proven about a solution, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+__all__ = ["Certificate", "kkt_residual"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    r"""Evidence that a schedule is optimal.
+
+    Attributes
+    ----------
+    lower_bound : float
+        Excess loss that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat, on the
+        exact recursion and on the ODE (relaxed geodesic).
+    certified_gap : float
+        ``excess_loss / lower_bound - 1``: the optimum is at most this much better, relatively.
+    kkt_residual : float
+        Largest entry of the projected gradient of log E with respect to log eta at the knots.
+    block_errors : numpy.ndarray, shape (n,)
+        Estimated contribution of every mesh block to the relative error of the solver's loss.
+    model_excess_loss : float
+        Excess loss as the solver sees it.
+    replay_gap : float
+        ``excess_loss / model_excess_loss - 1``: what the exact replay corrects.
+    replay_error : float
+        Estimated relative error of the replay itself (0: every step and every mode was run).
+    replayed : str
+        How the replay was run.
+    not_checked : tuple of str
+        What this certificate does not cover.
+    """
+
+    lower_bound: float
+    certified_gap: float
+    kkt_residual: float
+    block_errors: Floats
+    model_excess_loss: float
+    replay_gap: float
+    replay_error: float
+    replayed: str
+    not_checked: tuple[str, ...]
+
+    @property
+    def discretisation_error(self) -> float:
+        """Sum of the absolute block errors."""
+        return float(np.abs(self.block_errors).sum())
+
+
+def kkt_residual(
+    gradient: Floats,
+    at_lower: NDArray[np.bool_],
+    at_upper: NDArray[np.bool_],
+    active: Floats | None = None,
+) -> float:
+    r"""Largest entry of the gradient that no multiplier of an active constraint explains.
+
+    Parameters
+    ----------
+    gradient : numpy.ndarray, shape (n,)
+    at_lower, at_upper : numpy.ndarray of bool, shape (n,)
+        Which variables sit at a bound.
+    active : numpy.ndarray, shape (k, n), optional
+        Outward normals of other active constraints :math:`c(x) \le 0`; their multipliers are the
+        non-negative least-squares solution of :math:`g + A^T \mu = 0`.
+    """
+    n = len(gradient)
+    normals = [np.eye(n)[at_upper], -np.eye(n)[at_lower]]
+    if active is not None and len(active):
+        matrix = np.concatenate([*normals, active]).T
+        multipliers, _ = nnls(matrix, -gradient, maxiter=50 * matrix.shape[1])
+        return float(np.abs(gradient + matrix @ multipliers).max())
+    held = (at_upper & (gradient < 0.0)) | (at_lower & (gradient > 0.0))
+    return float(np.abs(np.where(held, 0.0, gradient)).max())

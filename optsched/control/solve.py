@@ -1,0 +1,260 @@
+"""`solve`: geodesic start, mesh, method, refinement, replay, certificate."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.control.bound import certified_bound
+from optsched.control.certificate import Certificate, kkt_residual
+from optsched.control.descent import projected_descent
+from optsched.control.geodesic import Geodesic, relaxed_geodesic
+from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
+from optsched.control.method import Iterate, Method, Task
+from optsched.control.objective import Audit, Objective
+from optsched.control.pontryagin import Pontryagin
+from optsched.control.problem import Problem
+from optsched.control.shooting import Shooting, change_constraint
+from optsched.control.solution import Solution
+from optsched.errors import InvalidProblem, SolveFailed
+from optsched.model.ode import ode_excess_loss
+from optsched.model.recursion import Replay, replay
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["solve"]
+
+Floats = NDArray[np.float64]
+
+# Blocks are halved until their estimated errors of log E sum to less than this.
+MESH_TOL = 1e-4
+MAX_ROUNDS = 4
+# A loss this small is lost to rounding on its way out: nothing is left to optimise.
+UNDERFLOW = 1e-250
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One finished optimisation on one mesh."""
+
+    task: Task
+    iterate: Iterate
+    gradient: Floats
+    residual: float
+    audit: Audit
+
+
+def _start_rates(problem: Problem, path: Geodesic, mesh: StepMesh) -> Floats:
+    """Log rates of the free controls along the geodesic, kept away from the noise limit."""
+    assert problem.spectrum is not None
+    # The geodesic does not see that noise feeds on itself near eta = 2m / trace.
+    calm = problem.batch_size / problem.spectrum.trace
+    steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
+    return np.log(np.minimum(np.interp(steps, path.t, path.eta), calm))
+
+
+def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
+    n = mesh.controls
+    low = math.log(problem.eta_min) if problem.eta_min > 0.0 else -math.inf
+    objective = Objective(problem.dynamics, problem.modes, mesh)
+    lower, upper = np.full(n, low), np.full(n, math.log(problem.eta_cap))
+    return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
+
+
+def _residual(task: Task, x: Floats, gradient: Floats) -> float:
+    """KKT residual with the multipliers of every active constraint."""
+    active = None
+    if task.problem.max_change is not None:
+        matrix, width = change_constraint(task)
+        use = matrix @ np.exp(x) / width
+        normals = matrix * np.exp(x) / width[:, None]
+        active = np.concatenate([normals[use > 1.0 - 1e-6], -normals[use < -1.0 + 1e-6]])
+    return kkt_residual(gradient, x <= task.lower, x >= task.upper, active)
+
+
+def _polish(task: Task, iterate: Iterate) -> Iterate:
+    """Finish on the block-exact recursion, where another discretisation stopped."""
+    end = projected_descent(task.objective, iterate.log_eta, task.lower, task.upper, tol=task.tol)
+    stats = {**iterate.stats, "polish_iterations": len(end.history)}
+    stats.setdefault("excess_loss", math.exp(task.objective(iterate.log_eta)[0]))
+    return Iterate(end.x, end.converged, iterate.message, iterate.history + end.history, stats)
+
+
+def _run(method: Method, task: Task) -> _Stage:
+    iterate = method.run(task)
+    _, gradient, _ = task.objective(iterate.log_eta)
+    residual = _residual(task, iterate.log_eta, gradient)
+    if not residual <= task.tol and task.problem.max_change is None:
+        iterate = _polish(task, iterate)
+        _, gradient, _ = task.objective(iterate.log_eta)
+        residual = _residual(task, iterate.log_eta, gradient)
+    return _Stage(task, iterate, gradient, residual, task.objective.audit(iterate.log_eta))
+
+
+def _refined(stage: _Stage, warmup: int) -> tuple[StepMesh, Floats]:
+    """Halve the blocks with more than their share of the error; rates carry over."""
+    errors = np.abs(stage.audit.errors)
+    mesh = split_mesh(stage.task.mesh, errors > 0.3 * MESH_TOL / len(errors), warmup)
+    steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
+    rates = stage.task.mesh.rates(np.exp(stage.iterate.log_eta), steps)
+    return mesh, np.log(rates)
+
+
+def _optimise(
+    problem: Problem, method: Method, path: Geodesic, initial: Schedule | None, tol: float
+) -> tuple[_Stage, int]:
+    """Optimise on graded meshes, refined until the discretisation error is small."""
+    assert problem.spectrum is not None
+    mesh = graded_mesh(path, problem.horizon, method.knots, problem.spectrum.largest,
+                       problem.warmup)
+    start = _start_rates(problem, path, mesh)
+    if initial is not None:
+        steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
+        start = np.log(np.maximum(initial(steps), 1e-12 * problem.eta_cap))
+    evaluations = 0
+    for _ in range(MAX_ROUNDS):
+        stage = _run(method, _task(problem, mesh, start, tol))
+        evaluations += stage.task.objective.evaluations
+        if np.abs(stage.audit.errors).sum() <= MESH_TOL or not stage.residual <= tol:
+            break
+        mesh, start = _refined(stage, problem.warmup)
+        if len(mesh.steps) == len(stage.task.mesh.steps):
+            break
+    return stage, evaluations  # pyright: ignore[reportPossiblyUnbound]
+
+
+def _certificate(problem: Problem, stage: _Stage, played: Replay) -> Certificate:
+    bound = certified_bound(
+        problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
+        incumbent=played.excess_loss,
+    )
+    model = float(stage.audit.excess[-1])
+    missing = []
+    if played.error > 0.0:
+        missing.append(f"replay was {played.how}: estimated relative error {played.error:.1e}")
+    if problem.warmup or problem.eta_min or problem.max_change is not None:
+        missing.append("the lower bound ignores warm-up, floor and bounded change (still valid)")
+    if stage.residual > stage.task.tol:
+        missing.append("the schedule is not a converged optimum")
+    if len(stage.task.mesh.steps) < problem.horizon:
+        missing.append("optimality of step values between knots (linear interpolation)")
+    return Certificate(
+        lower_bound=bound,
+        certified_gap=played.excess_loss / bound - 1.0 if bound > 0.0 else 0.0,
+        kkt_residual=stage.residual,
+        block_errors=stage.audit.errors,
+        model_excess_loss=model,
+        replay_gap=played.excess_loss / model - 1.0,
+        replay_error=played.error,
+        replayed=played.how,
+        not_checked=tuple(missing),
+    )
+
+
+def _schedule(problem: Problem, steps: NDArray[np.int64], eta: Floats,
+              metadata: dict[str, Any]) -> Schedule:
+    return Schedule.from_knots(steps, eta=eta, horizon=problem.horizon, metadata=metadata)
+
+
+def _message(problem: Problem, stage: _Stage) -> tuple[str, str]:
+    """Status and a sentence that says what to do next."""
+    if stage.residual <= stage.task.tol:
+        text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.task.tol:.1e}."
+        if problem.eta_cap < problem.eta_max:
+            text += (f" eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
+                     f" rates are bounded by {problem.eta_cap:.6g}.")
+        return "converged", text
+    return "not converged", (
+        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.task.tol:.1e}"
+        f" ({stage.iterate.message.rstrip('.')}). Try another method, a looser tol,"
+        " or start from a solution of a nearby problem with initial=."
+    )
+
+
+def solve(
+    problem: Problem,
+    method: Method | None = None,
+    *,
+    tol: float = 1e-6,
+    initial: Schedule | Solution | None = None,
+    throw: bool = True,
+) -> Solution:
+    r"""Solve for the learning-rate schedule that minimises the excess loss at the horizon.
+
+    Parameters
+    ----------
+    problem : Problem
+    method : Method, optional
+        `Pontryagin` unless the problem bounds the rate of change, then `Shooting`.
+    tol : float
+        Largest allowed KKT residual: entry of the projected gradient of log E in log eta.
+    initial : Schedule or Solution, optional
+        Start from it instead of the relaxed geodesic; any mesh, same horizon.
+    throw : bool
+        Raise when the solve does not converge; otherwise return the best iterate.
+
+    Returns
+    -------
+    Solution
+        Its ``excess_loss`` is replayed on the exact recursion.
+
+    Raises
+    ------
+    SolveFailed
+        Carrying the best iterate as ``.solution`` and saying what to try.
+    InvalidProblem
+        If ``tol`` is not positive, the method cannot honour a constraint, or ``initial`` has
+        another horizon.
+    """
+    began = time.perf_counter()
+    if not (math.isfinite(tol) and tol > 0.0):
+        raise InvalidProblem("tol", tol, "a number > 0")
+    if method is None:
+        method = Pontryagin() if problem.max_change is None else Shooting()
+    if problem.max_change is not None and not method.bounds_change:
+        raise InvalidProblem("method", method.name, "shooting or collocation with max_change")
+    if isinstance(initial, Solution):
+        initial = initial.schedule
+    if initial is not None and initial.horizon != problem.horizon:
+        raise InvalidProblem("initial", initial.horizon, f"horizon {problem.horizon}")
+    modes = problem.modes
+    path = relaxed_geodesic(
+        modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon
+    )
+    stage, evaluations = _optimise(problem, method, path, initial, tol)
+    x, mesh = stage.iterate.log_eta, stage.task.mesh
+    eta = mesh.knots(np.exp(x))
+    status, message = _message(problem, stage)
+    spectrum = problem.spectrum
+    assert spectrum is not None
+    played = replay(spectrum, problem.dynamics, _schedule(problem, mesh.steps, eta, {}))
+    proof = _certificate(problem, stage, played)
+    stats = {
+        **stage.iterate.stats,
+        "evaluations": evaluations,
+        "controls": mesh.controls,
+        "modes": len(modes.lam),
+    }
+    j = len(modes.lam)
+    draft = Solution(
+        problem=problem, method=method.name, status=status, message=message,
+        excess_loss=played.excess_loss, bias=played.bias, variance=played.variance,
+        ode_excess_loss=ode_excess_loss(
+            modes, problem.dynamics, _schedule(problem, mesh.steps, eta, {})
+        ),
+        t=mesh.steps, controls={"eta": eta}, modes=np.array(modes.lam),
+        states=stage.audit.states[:, :j, 0], costates=stage.audit.costates[:, :j, 0],
+        residuals=stage.gradient, schedule=_schedule(problem, mesh.steps, eta, {}),
+        replay=played, certificate=proof,
+        history=[(math.exp(v), r) for v, r in stage.iterate.history], stats=stats,
+    )
+    stats["seconds"] = time.perf_counter() - began
+    schedule = _schedule(problem, mesh.steps, eta, {"solution": draft.summary()})
+    solution = Solution(**{**vars(draft), "schedule": schedule})
+    if throw and not solution.converged:
+        raise SolveFailed(message, solution)
+    return solution

@@ -1,0 +1,213 @@
+r"""Replay of any schedule on the exact recursion: the judge of every result.
+
+Up to `MAX_STEPS` steps the recursion is run step by step, on all N modes where there are at most
+`MAX_MODES` of them and on the quadrature nodes otherwise. Beyond, blocks of steps are propagated
+exactly but for the loss inside a block, which is a quadratic; the blocks are halved until the
+final loss settles, and the last change is the error estimate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from optsched.model.dynamics import Dynamics, Mesh
+from optsched.model.propagate import Path, apply, propagate
+from optsched.model.spectrum import Modes, Spectrum
+
+__all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
+
+MAX_STEPS = 10**6
+MAX_MODES = 10**4
+CHUNK = 4096  # steps a compiled call; a rate of 0 is the identity, so the last one is padded
+CURVE_POINTS = 2000
+
+Floats = NDArray[np.float64]
+
+
+class Rates(Protocol):
+    """What a replay needs of a schedule."""
+
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def steps(self) -> NDArray[np.int64]: ...
+    @property
+    def controls(self) -> Mapping[str, Floats]: ...
+    def array(self, control: str = ..., start: int = ..., stop: int | None = ...) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A schedule replayed on the exact recursion.
+
+    Attributes
+    ----------
+    excess_loss, bias, variance : float
+        Final excess loss E = bias + variance.
+    how : str
+        Which steps and which modes were run, in words.
+    error : float
+        Estimated relative error of ``excess_loss``; 0 where every step and mode was run.
+    steps : numpy.ndarray of int64, shape (n,)
+        Numbers of steps done, from 0 to the horizon, at which the curves are given.
+    excess_curve, bias_curve : numpy.ndarray, shape (n,)
+        Excess loss and its bias after so many steps.
+    """
+
+    excess_loss: float
+    bias: float
+    variance: float
+    how: str
+    error: float
+    steps: NDArray[np.int64]
+    excess_curve: Floats
+    bias_curve: Floats
+
+
+@jax.jit
+def _run_chunk(
+    x: Array, h: Array, eta: Array, dynamics: Dynamics, modes: Modes
+) -> tuple[Array, Array, Array, Array]:
+    """Run a chunk of exact steps on the state and on its homogeneous part (the bias)."""
+    readout = dynamics.readout(modes)
+
+    def one(carry: tuple[Array, Array], rate: Array) -> tuple[tuple[Array, Array], Array]:
+        x, h = carry
+        matrix, source = dynamics.step(modes, {"eta": rate})
+        loss = dynamics.sigma2 + (readout * x).sum()
+        x, h = apply(matrix, x) + source * loss, apply(matrix, h)
+        return (x, h), jnp.stack([(readout * x).sum(), (readout * h).sum()])
+
+    (x, h), curve = jax.lax.scan(one, (x, h), eta)
+    return x, h, curve[:, 0], curve[:, 1]
+
+
+def _sample_steps(horizon: int) -> NDArray[np.int64]:
+    """Numbers of steps at which curves are kept: dense at both ends."""
+    if horizon <= CURVE_POINTS:
+        return np.arange(horizon + 1)
+    part = np.geomspace(1, horizon / 2, CURVE_POINTS // 2).round().astype(np.int64)
+    return np.unique(np.concatenate([[0, horizon], part, horizon - part]))
+
+
+def _by_step(modes: Modes, dynamics: Dynamics, schedule: Rates) -> tuple[Floats, Floats]:
+    horizon = schedule.horizon
+    keep = _sample_steps(horizon)
+    excess, bias = [], []
+    # Small problems do not pay for a full chunk.
+    chunk = min(CHUNK, 1 << max(6, (horizon - 1).bit_length()))
+    x = h = dynamics.initial(modes)
+    start_excess = float((dynamics.readout(modes) * x).sum())
+    for start in range(0, horizon, chunk):
+        stop = min(start + chunk, horizon)
+        rates = np.zeros(chunk)
+        rates[: stop - start] = schedule.array("eta", start, stop)
+        x, h, e, b = _run_chunk(x, h, rates, dynamics, modes)
+        here = keep[(keep > start) & (keep <= stop)] - start - 1
+        excess.append(np.asarray(e)[here])
+        bias.append(np.asarray(b)[here])
+    return (
+        np.concatenate([[start_excess], *excess]),
+        np.concatenate([[start_excess], *bias]),
+    )
+
+
+@jax.jit
+def _run_blocks(eta: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh) -> Path:
+    return propagate(dynamics, modes, mesh, {"eta": eta})
+
+
+def _block_curves(
+    steps: NDArray[np.int64], schedule: Rates, modes: Modes, dynamics: Dynamics
+) -> tuple[Floats, Floats]:
+    """Excess loss and bias at the knots ``steps`` and at the end."""
+    horizon = schedule.horizon
+    pad = 1 << max(6, (len(steps) - 1).bit_length())
+    start = np.append(steps, np.full(pad + 1 - len(steps), horizon)).astype(float)
+    mesh = Mesh(start[:-1], np.diff(start))  # type: ignore[arg-type]
+    knots = np.interp(start, schedule.steps, schedule.controls["eta"])
+    silent = Modes(modes.lam, modes.mu, np.zeros_like(modes.nu))
+    keep = np.append(np.arange(len(steps)), pad)
+    return tuple(  # type: ignore[return-value]
+        np.asarray(_run_blocks(knots, dynamics, m, mesh).excess)[keep] for m in (modes, silent)
+    )
+
+
+def _block_mesh(schedule: Rates, count: int) -> NDArray[np.int64]:
+    """All knots of a schedule, and ``count`` more, graded towards both ends."""
+    horizon = schedule.horizon
+    part = np.geomspace(1, horizon / 2, count // 2).round().astype(np.int64)
+    extra = np.concatenate([[0], part, horizon - part, [horizon - 1]])
+    # Knots and the step after each: a kink or jump must be a block edge.
+    own = np.append(schedule.steps, np.minimum(schedule.steps + 1, horizon - 1))
+    if len(own) > 4 * count:
+        own = own[:0]
+    return np.unique(np.append(own, extra))
+
+
+def _by_blocks(
+    modes: Modes, dynamics: Dynamics, schedule: Rates, tol: float
+) -> tuple[NDArray[np.int64], Floats, Floats, float]:
+    steps = _block_mesh(schedule, 256)
+    excess, bias = _block_curves(steps, schedule, modes, dynamics)
+    change = math.inf
+    while change > tol and len(steps) < 20000:
+        ends = np.append(steps[1:], schedule.horizon)
+        steps = np.unique(np.append(steps, (steps + ends) // 2))
+        last = float(excess[-1])
+        excess, bias = _block_curves(steps, schedule, modes, dynamics)
+        change = abs(float(excess[-1]) / last - 1.0)
+    return np.append(steps, schedule.horizon), excess, bias, change
+
+
+def replay(
+    spectrum: Spectrum, dynamics: Dynamics, schedule: Rates, *, tol: float = 1e-6
+) -> Replay:
+    """Run a schedule on the exact recursion of SGD.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    dynamics : Dynamics
+        The recursion; its noise and batch size are the problem's.
+    schedule : Schedule
+    tol : float
+        Relative change of the final loss at which halving of blocks stops (long horizons only).
+
+    Returns
+    -------
+    Replay
+        With infinite losses where the recursion diverges.
+    """
+    horizon = schedule.horizon
+    eta_top = float(np.max(schedule.controls["eta"]))
+    every_mode = spectrum.size <= MAX_MODES
+    # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
+    dense = len(schedule.steps) > 4096
+    with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
+        if horizon <= MAX_STEPS or dense:
+            all_modes = every_mode and horizon <= MAX_STEPS
+            modes = spectrum.full() if all_modes else spectrum.modes(eta_top * horizon)
+            excess, bias = _by_step(modes, dynamics, schedule)
+            steps, error = _sample_steps(horizon), 0.0 if all_modes else 1e-7
+            what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
+            how = f"step by step, {what}"
+        else:
+            modes = spectrum.modes(eta_top * horizon)
+            steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, tol)
+            how = f"{len(steps) - 1} blocks of exact steps, {len(modes.lam)} nodes"
+            error += 1e-7
+    last, low = float(excess[-1]), float(bias[-1])
+    if not math.isfinite(last):
+        last, low = math.inf, min(low, math.inf) if not math.isnan(low) else math.inf
+    return Replay(last, low, last - low if math.isfinite(last) else math.inf, how, error, steps,
+                  excess, bias)
