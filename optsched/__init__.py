@@ -1,0 +1,44 @@
+"""optsched: the learning-rate schedule for a training horizon, solved and certified."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from optsched.control.certificate import Certificate
+from optsched.control.collocation import Collocation
+from optsched.control.method import Method
+from optsched.control.pontryagin import Pontryagin
+from optsched.control.problem import Problem, stability_limit
+from optsched.control.shooting import Shooting
+from optsched.control.solution import Solution
+from optsched.control.solve import solve
+from optsched.errors import BadFile, InvalidProblem, MissingExtra, OptschedError, SolveFailed
+from optsched.model.recursion import Replay, replay
+from optsched.model.spectrum import PowerLawSpectrum, Spectrum, TabulatedSpectrum
+from optsched.schedules.schedule import Schedule
+
+try:
+    __version__ = version("optsched")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0"
+
+__all__ = [
+    "BadFile",
+    "Certificate",
+    "Collocation",
+    "InvalidProblem",
+    "Method",
+    "MissingExtra",
+    "OptschedError",
+    "Pontryagin",
+    "PowerLawSpectrum",
+    "Problem",
+    "Replay",
+    "Schedule",
+    "Shooting",
+    "Solution",
+    "SolveFailed",
+    "Spectrum",
+    "TabulatedSpectrum",
+    "replay",
+    "solve",
+    "stability_limit",
+]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.control.geodesic import Geodesic
-from optsched.model.dynamics import Mesh
 
 __all__ = ["StepMesh", "graded_mesh", "split_mesh"]
 
@@ -51,13 +50,6 @@ class StepMesh:
     def padded(self) -> int:
         """Number of blocks after padding."""
         return KNOT_BUCKET * -(-len(self.steps) // KNOT_BUCKET)
-
-    def blocks(self) -> Mesh:
-        """Blocks between knots, the last of one step, padded with empty ones."""
-        pad = self.padded - len(self.steps)
-        start = np.append(self.steps, np.full(pad, self.horizon)).astype(float)
-        count = np.diff(np.append(start, float(self.horizon)))
-        return Mesh(start, count)  # type: ignore[arg-type]
 
     def knots(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rate at every knot from the free controls."""

@@ -1,7 +1,10 @@
-"""Value, gradient and costates of the final loss on a mesh: compiled once for every shape."""
+"""Value, gradient and costates of the final loss on a mesh.
+
+Three compiled pieces, shared by every mesh, method and replay of the same shape: the maps of all
+blocks, the chain of blocks with its adjoint, and the pull-back of the adjoint to the controls.
+"""
 
 from __future__ import annotations
-
 
 from typing import NamedTuple
 
@@ -12,35 +15,20 @@ from jax import Array
 from numpy.typing import NDArray
 
 from optsched.control.mesh import StepMesh
-from optsched.model.dynamics import BlockMaps, Dynamics, Mesh
-from optsched.model.propagate import Path, advance, propagate
+from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
+from optsched.model.propagate import Path, advance, block_maps, chain
 from optsched.model.spectrum import Modes
 
 __all__ = ["Audit", "Objective", "pad_modes"]
 
-MODE_BUCKET = 32
+MODE_BUCKET = 16
+Floats = NDArray[np.float64]
 
 
 def pad_modes(modes: Modes) -> Modes:
     """Pad with massless modes, so that compiled code is shared between spectra."""
     pad = -len(modes.lam) % MODE_BUCKET
     return Modes(*(np.concatenate([column, np.zeros(pad)]) for column in modes))
-
-
-def _log_excess(
-    log_drift: Array, log_noise: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh
-) -> Array:
-    drift = {"eta": jnp.exp(log_drift)}
-    return jnp.log(propagate(dynamics, modes, mesh, drift, {"eta": jnp.exp(log_noise)}).excess[-1])
-
-
-@jax.jit
-def _value_and_parts(
-    log_eta: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh
-) -> tuple[Array, tuple[Array, Array]]:
-    return jax.value_and_grad(_log_excess, argnums=(0, 1))(
-        log_eta, log_eta, dynamics, modes, mesh
-    )
 
 
 class Audit(NamedTuple):
@@ -50,43 +38,50 @@ class Audit(NamedTuple):
     what halving each block alone would add to log E.
     """
 
-    states: NDArray[np.float64]
-    costates: NDArray[np.float64]
-    excess: NDArray[np.float64]
-    errors: NDArray[np.float64]
+    states: Floats
+    costates: Floats
+    excess: Floats
+    errors: Floats
 
 
 @jax.jit
-def _audit(log_eta: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh) -> Audit:
-    eta = jnp.exp(log_eta)
+def _adjoint(
+    dynamics: Dynamics, modes: Modes, maps: BlockMaps
+) -> tuple[Array, BlockMaps, Array, Path]:
+    """Log E, its derivative in the maps, the costates dE/dx at the knots, and the path."""
+    shape = (maps.phi.shape[0], *dynamics.initial(modes).shape)
+
+    def log_excess(maps: BlockMaps, kicks: Array) -> tuple[Array, Path]:
+        path = chain(dynamics, modes, maps, kicks)
+        return jnp.log(path.excess[-1]), path
+
+    (value, path), (cotangent, kicks) = jax.value_and_grad(
+        log_excess, argnums=(0, 1), has_aux=True
+    )(maps, jnp.zeros(shape))
+    costates = jnp.concatenate([kicks * jnp.exp(value), dynamics.readout(modes)[None]])
+    return value, cotangent, costates, path
+
+
+@jax.jit
+def _pull_back(
+    dynamics: Dynamics, modes: Modes, blocks: Blocks, cotangent: BlockMaps
+) -> tuple[Blocks, Blocks]:
+    """Derivatives in the controls as drift and as diffusion see them."""
+    def maps(ends: tuple, noise_ends: tuple) -> BlockMaps:
+        return dynamics.blocks(
+            modes, Blocks(blocks.count, *ends), Blocks(blocks.count, *noise_ends)
+        )
+
+    ends = (blocks.first, blocks.last)
+    drift, noise = jax.vjp(maps, ends, ends)[1](cotangent)
+    return Blocks(blocks.count, *drift), Blocks(blocks.count, *noise)
+
+
+@jax.jit
+def _advance_all(dynamics: Dynamics, modes: Modes, states: Array, maps: BlockMaps) -> Array:
+    """Every state advanced by the block of its own."""
     readout = dynamics.readout(modes)
-    shape = (mesh.count.shape[0], *dynamics.initial(modes).shape)
-
-    def excess(kicks: Array) -> tuple[Array, Path]:
-        path = propagate(dynamics, modes, mesh, {"eta": eta}, kicks=kicks)
-        return path.excess[-1], path
-
-    costates, path = jax.grad(excess, has_aux=True)(jnp.zeros(shape))
-    costates = jnp.concatenate([costates, readout[None]])
-    # Every block once more as two halves, from the same state.
-    first = jnp.floor(mesh.count / 2.0)
-    counts = jnp.stack([first, mesh.count - first], 1)
-    starts = jnp.stack([mesh.start, mesh.start + first], 1)
-    share = first / jnp.maximum(mesh.count, 1.0)
-    middle = eta[:-1] + (eta[1:] - eta[:-1]) * share
-    knots = jnp.append(jnp.stack([eta[:-1], middle], 1).ravel(), eta[-1])
-    fine = {"eta": knots}
-    maps = dynamics.blocks(modes, Mesh(starts.ravel(), counts.ravel()), fine, fine)
-    pairs = jax.tree.map(lambda leaf: leaf.reshape(-1, 2, *leaf.shape[1:]), maps)
-
-    def halves(x: Array, pair: BlockMaps) -> Array:
-        for i in range(2):
-            x = advance(x, BlockMaps(*(leaf[i] for leaf in pair)), readout, dynamics.sigma2)
-        return x
-
-    change = jax.vmap(halves)(path.states[:-1], pairs) - path.states[1:]
-    errors = (change * costates[1:]).sum((-1, -2)) / path.excess[-1]
-    return Audit(path.states, costates, path.excess, errors)
+    return jax.vmap(lambda x, one: advance(x, one, readout, dynamics.sigma2))(states, maps)
 
 
 class Objective:
@@ -102,37 +97,57 @@ class Objective:
     def __init__(self, dynamics: Dynamics, modes: Modes, mesh: StepMesh) -> None:
         self.dynamics, self.mesh = dynamics, mesh
         self.modes = pad_modes(modes)
-        self.blocks = mesh.blocks()
         self.evaluations = 0
-        n = len(mesh.steps)
-        # Knot n, after the last block, repeats the last rate: its block is one step long.
-        self._source = np.append(mesh.source, np.full(mesh.padded + 1 - n, mesh.source[-1]))
-        self._log_scale = np.log(np.append(mesh.scale, np.full(mesh.padded + 1 - n, mesh.scale[-1])))
+        n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
+        ends = np.append(mesh.steps, np.full(pad + 1, mesh.horizon))
+        self._count = np.diff(ends).astype(float)
+        # The last block is one step long and padding none: their end values do not matter.
+        self._source = np.append(mesh.source, np.full(pad + 1, mesh.source[-1]))
+        self._scale = np.append(mesh.scale, np.full(pad + 1, mesh.scale[-1]))
+        self._real = np.append(np.arange(n), mesh.padded)
 
-    def _knots(self, log_free: NDArray[np.float64]) -> NDArray[np.float64]:
-        return log_free[self._source] + self._log_scale
+    def _blocks(self, log_free: Floats) -> Blocks:
+        eta = self._scale * np.exp(log_free)[self._source]
+        return Blocks(self._count, {"eta": eta[:-1]}, {"eta": eta[1:]})  # type: ignore[arg-type]
 
-    def _gather(self, gradient: Array) -> NDArray[np.float64]:
-        """Gradient with respect to the free controls from that with respect to knots."""
-        return np.bincount(self._source, np.asarray(gradient), self.mesh.controls)
+    def _gather(self, gradient: Blocks, blocks: Blocks) -> Floats:
+        """Derivative in the free log rates from that at the ends of the blocks."""
+        first = np.asarray(gradient.first["eta"]) * blocks.first["eta"]
+        last = np.asarray(gradient.last["eta"]) * blocks.last["eta"]
+        size = self.mesh.controls
+        return np.bincount(self._source[:-1], first, size) + np.bincount(
+            self._source[1:], last, size
+        )
 
-    def __call__(
-        self, log_free: NDArray[np.float64]
-    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    def __call__(self, log_free: Floats) -> tuple[float, Floats, Floats]:
         """Value, gradient and metric (minus the drift part of the gradient) of log E."""
         self.evaluations += 1
+        blocks = self._blocks(log_free)
         with jax.enable_x64(True):
-            value, (drift, noise) = _value_and_parts(
-                self._knots(log_free), self.dynamics, self.modes, self.blocks
-            )
-            drift, noise = self._gather(drift), self._gather(noise)
+            maps = block_maps(self.dynamics, self.modes, blocks)
+            value, cotangent, _, _ = _adjoint(self.dynamics, self.modes, maps)
+            parts = _pull_back(self.dynamics, self.modes, blocks, cotangent)
+            drift, noise = (self._gather(part, blocks) for part in parts)
         return float(value), drift + noise, np.abs(drift)
 
-    def audit(self, log_free: NDArray[np.float64]) -> Audit:
+    def audit(self, log_free: Floats) -> Audit:
         """States, costates, excess losses and block errors at the given controls."""
+        blocks = self._blocks(log_free)
+        count, eta0, eta1 = blocks.count, blocks.first["eta"], blocks.last["eta"]
         with jax.enable_x64(True):
-            full = _audit(self._knots(log_free), self.dynamics, self.modes, self.blocks)
-            n = len(self.mesh.steps)
-            real = np.append(np.arange(n), self.mesh.padded)
-            states, costates, excess = (np.asarray(part)[real] for part in full[:3])
-            return Audit(states, costates, excess, np.asarray(full.errors)[:n])
+            maps = block_maps(self.dynamics, self.modes, blocks)
+            _, _, costates, path = _adjoint(self.dynamics, self.modes, maps)
+            # Every block once more as two halves, from the same state.
+            half = np.floor(count / 2.0)
+            eta = eta0 + (eta1 - eta0) * half / np.maximum(count, 1.0)
+            halved = path.states[:-1]
+            for steps, start, end in ((half, eta0, eta), (count - half, eta, eta1)):
+                part = Blocks(steps, {"eta": start}, {"eta": end})  # type: ignore[arg-type]
+                maps = block_maps(self.dynamics, self.modes, part)
+                halved = _advance_all(self.dynamics, self.modes, halved, maps)
+            change = np.asarray(halved) - np.asarray(path.states)[1:]
+            p = np.asarray(costates)
+            errors = (change * p[1:]).sum((-1, -2)) / float(path.excess[-1])
+            states, excess = np.asarray(path.states), np.asarray(path.excess)
+        n = len(self.mesh.steps)
+        return Audit(states[self._real], p[self._real], excess[self._real], errors[:n])

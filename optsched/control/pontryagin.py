@@ -34,7 +34,7 @@ class Pontryagin(Method):
         Curvature pairs kept.
     """
 
-    knots: int = 120
+    knots: int = 60
     max_iterations: int = 500
     memory: int = 20
 

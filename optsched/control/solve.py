@@ -23,7 +23,7 @@ from optsched.control.shooting import Shooting, change_constraint
 from optsched.control.solution import Solution
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.ode import ode_excess_loss
-from optsched.model.recursion import Replay, replay
+from optsched.model.recursion import MAX_STEPS, Replay, replay
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["solve"]
@@ -131,7 +131,7 @@ def _certificate(problem: Problem, stage: _Stage, played: Replay) -> Certificate
     bound = certified_bound(
         problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
         incumbent=played.excess_loss,
-    )
+    ).value
     model = float(stage.audit.excess[-1])
     missing = []
     if played.error > 0.0:
@@ -182,6 +182,7 @@ def solve(
     tol: float = 1e-6,
     initial: Schedule | Solution | None = None,
     throw: bool = True,
+    replay_steps: int = MAX_STEPS,
 ) -> Solution:
     r"""Solve for the learning-rate schedule that minimises the excess loss at the horizon.
 
@@ -196,6 +197,9 @@ def solve(
         Start from it instead of the relaxed geodesic; any mesh, same horizon.
     throw : bool
         Raise when the solve does not converge; otherwise return the best iterate.
+    replay_steps : int
+        Largest horizon that is replayed step by step; longer ones by exact blocks. Sweeps lower
+        it, since step by step costs in proportion to the horizon.
 
     Returns
     -------
@@ -231,7 +235,8 @@ def solve(
     status, message = _message(problem, stage)
     spectrum = problem.spectrum
     assert spectrum is not None
-    played = replay(spectrum, problem.dynamics, _schedule(problem, mesh.steps, eta, {}))
+    played = replay(spectrum, problem.dynamics, _schedule(problem, mesh.steps, eta, {}),
+                    max_steps=replay_steps)
     proof = _certificate(problem, stage, played)
     stats = {
         **stage.iterate.stats,

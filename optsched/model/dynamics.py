@@ -28,20 +28,31 @@ from jax import Array
 
 from optsched.model.spectrum import Modes
 
-__all__ = ["SGD", "BlockMaps", "Dynamics", "Mesh"]
+__all__ = ["SGD", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks"]
 
 Controls = dict[str, Array]
 
 
-class Mesh(NamedTuple):
-    """Blocks of steps. ``start[i]`` is the first step of block i, ``count[i]`` its length.
+class Blocks(NamedTuple):
+    """Blocks of steps along which every control moves linearly.
 
-    Controls are given at knots: value i belongs to step ``start[i]``, and value n (one more than
-    there are blocks) to the step after the last. Padded blocks have a count of 0.
+    Attributes
+    ----------
+    count : Array, shape (n,)
+        Number of steps; blocks of 0 steps are padding.
+    first, last : dict of Array, shape (n,)
+        Controls at the first step of a block, and at the step after its last.
     """
 
-    start: Array
     count: Array
+    first: Controls
+    last: Controls
+
+
+def knot_blocks(count: Array, knots: Controls) -> Blocks:
+    """Blocks between n + 1 knots, at which the controls are continuous."""
+    first = {name: value[:-1] for name, value in knots.items()}
+    return Blocks(count, first, {name: value[1:] for name, value in knots.items()})
 
 
 class BlockMaps(NamedTuple):
@@ -79,38 +90,60 @@ class Dynamics(abc.ABC):
         """Matrix (J, d, d) and source (J, d) of the ODE ``dx/dt = M x + s L``."""
 
     @abc.abstractmethod
-    def blocks(self, modes: Modes, mesh: Mesh, controls: Controls, noise: Controls) -> BlockMaps:
-        """Maps of all blocks; ``noise`` holds the controls as the diffusion terms see them.
+    def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
+        """Maps of all blocks; ``noise`` has the controls as the diffusion terms see them.
 
-        Passing the same values twice gives the dynamics; the derivatives with respect to the two
+        Passing the same blocks twice gives the dynamics; the derivatives with respect to the two
         arguments are what the maximum principle balances.
         """
 
 
+def _four_moments(kappa: Array) -> tuple[Array, Array, Array, Array]:
+    r"""Moments :math:`\int_0^1 v^p e^{-\kappa v} dv` for p = 0..3."""
+    small = jnp.abs(kappa) < 1.0
+    q = jnp.exp(-kappa)
+    # Small exponents: a series for p = 3, the others by the recurrence that is stable downwards.
+    y = jnp.where(small, -kappa, 0.0)
+    s3 = jnp.full_like(y, 1.0 / 17.0)
+    for m in range(12, -1, -1):
+        s3 = 1.0 / (m + 4.0) + s3 * y / (m + 1.0)
+    s2 = (q - y * s3) / 3.0
+    s1 = (q - y * s2) / 2.0
+    s0 = q - y * s1
+    # Large ones: the same recurrence upwards.
+    x = jnp.where(small, 1.0, kappa)
+    c0 = (1.0 - q) / x
+    c1 = (c0 - q) / x
+    c2 = (2.0 * c1 - q) / x
+    c3 = (3.0 * c2 - q) / x
+    pairs = ((s0, c0), (s1, c1), (s2, c2), (s3, c3))
+    i0, i1, i2, i3 = (jnp.where(small, s, c) for s, c in pairs)
+    return i0, i1, i2, i3
+
+
+@jax.custom_jvp
 def _exp_moments(kappa: Array) -> tuple[Array, Array, Array]:
     r"""Moments :math:`\int_0^1 (u - 1/2)^p e^{-\kappa (1-u)} du` for p = 0, 1, 2."""
-    small = jnp.abs(kappa) < 1.0
-    x = jnp.where(small, 1.0, kappa)
-    q = jnp.exp(-x)
-    closed = (
-        (1.0 - q) / x,
-        (1.0 - q * (1.0 + x)) / x**2,
-        (2.0 - q * (2.0 + 2.0 * x + x**2)) / x**3,
-    )
-    y = jnp.where(small, -kappa, 0.0)
-    # sum_m y^m / (m! (m+p+1)) by Horner; 15 terms are exact to rounding for |y| < 1.
-    series = []
-    for p in range(3):
-        total = jnp.zeros_like(y)
-        for m in range(14, -1, -1):
-            total = 1.0 / (m + p + 1.0) + total * y / (m + 1.0) if m < 14 else total + 1.0 / 15.0
-        series.append(total)
-    i0, i1, i2 = (jnp.where(small, s, c) for s, c in zip(series, closed, strict=True))
+    i0, i1, i2, _ = _four_moments(kappa)
     return i0, 0.5 * i0 - i1, 0.25 * i0 - i1 + i2
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["batch_size", "sigma2"],
-         meta_fields=["continuous"])
+@_exp_moments.defjvp
+def _exp_moments_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    """The derivative of a moment is minus the next moment: nothing of the series is kept."""
+    i0, i1, i2, i3 = _four_moments(primals[0])
+    d = tangents[0]
+    value = i0, 0.5 * i0 - i1, 0.25 * i0 - i1 + i2
+    return value, (-i1 * d, (i2 - 0.5 * i1) * d, (i2 - 0.25 * i1 - i3) * d)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["batch_size", "sigma2", "continuous"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class SGD(Dynamics):
     r"""Plain minibatch SGD on Gaussian features.
@@ -133,7 +166,7 @@ class SGD(Dynamics):
 
     batch_size: Array | float
     sigma2: Array | float
-    continuous: bool = False
+    continuous: Array | bool = False
 
     def initial(self, modes: Modes) -> Array:
         return jnp.asarray(modes.mu)[:, None]
@@ -141,102 +174,104 @@ class SGD(Dynamics):
     def readout(self, modes: Modes) -> Array:
         return jnp.ones_like(jnp.asarray(modes.lam))[:, None]
 
-    def _fall(self, x: Array, x_noise: Array) -> Array:
-        """1 minus the step factor, at x = eta * lam as drift and diffusion see it."""
+    def fall(self, x: Array, x_noise: Array) -> Array:
+        """One minus the step factor, at x = eta * lam as drift and diffusion see it."""
         return 2.0 * x - (1.0 + 1.0 / self.batch_size) * x_noise**2
 
     def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
         eta = controls["eta"]
         x = eta * modes.lam
         source = (eta**2 / self.batch_size) * modes.nu
-        return (1.0 - self._fall(x, x))[:, None, None], source[:, None]
+        return (1.0 - self.fall(x, x))[:, None, None], source[:, None]
 
     def generator(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
         eta = controls["eta"]
         x = eta * modes.lam
         source = (eta**2 / self.batch_size) * modes.nu
-        return -self._fall(x, x)[:, None, None], source[:, None]
+        return -self.fall(x, x)[:, None, None], source[:, None]
 
-    def _rate(self, x: Array, x_noise: Array) -> Array:
-        """Decay rate per step, -log of the step factor (recursion) or its ODE counterpart."""
-        fall = self._fall(x, x_noise)
-        return fall if self.continuous else -jnp.log1p(-fall)
+    def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
+        ends = (blocks.first["eta"], blocks.last["eta"], noise.first["eta"], noise.last["eta"])
+        one = partial(_sgd_block, self)
+        every_mode = jax.vmap(one, (None,) * 5 + (0, 0))
+        every_block = jax.vmap(every_mode, (0,) * 5 + (None, None))
+        lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
+        half_phi, half_w, phi, w = every_block(blocks.count, *ends, lam, nu)
+        return BlockMaps(
+            half_phi[..., None, None], jnp.stack(half_w, 1)[..., None],
+            phi[..., None, None], jnp.stack(w, 1)[..., None],
+        )
 
-    def blocks(self, modes: Modes, mesh: Mesh, controls: Controls, noise: Controls) -> BlockMaps:
-        return _sgd_blocks(self, modes, mesh, controls["eta"], noise["eta"])
 
-
-def _sgd_blocks(sgd: SGD, modes: Modes, mesh: Mesh, eta: Array, eta_noise: Array) -> BlockMaps:
-    """Block maps of plain SGD.
+def _sgd_block(
+    sgd: SGD, count: Array, eta0: Array, eta1: Array, noise0: Array, noise1: Array,
+    lam: Array, nu: Array,
+) -> tuple[Array, tuple[Array, ...], Array, tuple[Array, ...]]:
+    """Maps of one block on one mode, in scalars, so that the compiler fuses everything.
 
     Every mode has its own clock u, the share of its decay exponent kappa that is spent. A step
     with source s and factor r adds ``s/(1-r) kappa exp(-kappa (1-u)) du`` over its part of the
     clock, exactly; the stationary value s/(1-r) is smooth in u, and is interpolated.
     """
-    lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
+    m, flow = sgd.batch_size, jnp.asarray(sgd.continuous)
     lam = jnp.where(lam > 0.0, lam, 1.0)  # padding carries no mass
-    real = (mesh.count > 0)[:, None]
-    n = jnp.where(mesh.count > 0, mesh.count, 1.0)
-    half = n / 2.0 if sgd.continuous else jnp.floor(n / 2.0)
-    shift = 0.0 if sgd.continuous else 1.0  # steps act at their start, and last one step
+    n = jnp.where(count > 0.0, count, 1.0)
+    half = jnp.where(flow, n / 2.0, jnp.floor(n / 2.0))
+    shift = jnp.where(flow, 0.0, 1.0)  # steps act at their start, and last one step
 
-    def at(values: Array, k: Array) -> Array:
-        """Linear interpolation of knot values at step k of each block, shape (n, 1)."""
-        return (values[:-1] + (values[1:] - values[:-1]) * (k / n))[:, None]
+    def at(k: Array | float) -> tuple[Array, Array]:
+        share = k / n
+        return eta0 + (eta1 - eta0) * share, noise0 + (noise1 - noise0) * share
 
-    def rate(k: Array) -> Array:
-        return sgd._rate(at(eta, k) * lam, at(eta_noise, k) * lam)
+    def rate(k: Array | float) -> Array:
+        drift, noise = at(k)
+        fall = sgd.fall(drift * lam, noise * lam)
+        return jnp.where(flow, fall, -jnp.log1p(jnp.where(flow, 0.0, -fall)))
 
-    def decay(count: Array) -> Array:
-        """Decay exponent of the first ``count`` steps: two-point discrete Gauss rule."""
-        spread = jnp.sqrt(jnp.maximum(count**2 - shift, 0.0) / 12.0)
-        middle = (count - shift) / 2.0
-        return 0.5 * count[:, None] * (rate(middle - spread) + rate(middle + spread))
+    def decay(steps: Array) -> Array:
+        """Decay exponent of the first steps, by the two-point discrete Gauss rule."""
+        spread = jnp.sqrt(jnp.maximum(steps**2 - shift, 0.0) / 12.0)
+        middle = (steps - shift) / 2.0
+        return 0.5 * steps * (rate(middle - spread) + rate(middle + spread))
 
-    def stationary(k: Array) -> Array:
-        """s/(1-r) per unit of loss at step k; the rate is divided out, so that 0 is harmless."""
-        drift, noise = at(eta, k), at(eta_noise, k)
+    def stationary(k: Array | float) -> Array:
+        """s/(1-r) per unit of loss; the rate is divided out, so that a rate of 0 is harmless."""
+        drift, noise = at(k)
         ratio = noise**2 / jnp.where(drift > 0.0, drift, 1.0)
-        m = sgd.batch_size
         return nu * ratio / (m * lam * (2.0 - (1.0 + 1.0 / m) * lam * ratio))
 
-    kappa, kappa_half = decay(n), decay(half)
-    safe = jnp.where(kappa == 0.0, 1.0, kappa)
-    # The loss is known at the starts of steps 0, half and n; a step sits at the centre of its own
-    # part of the clock.
-    places = (jnp.zeros_like(n), half, n)
-    spent = (jnp.zeros_like(kappa), kappa_half, kappa)
-    y = [(done + shift * rate(k) / 2.0) / safe - 0.5
-         for k, done in zip(places, spent, strict=True)]
-    single = ((n == 1.0) & (not sgd.continuous))[:, None]
-    flat = single | (kappa == 0.0)
+    spent = decay(half), decay(n)
+    total = jnp.where(spent[1] == 0.0, 1.0, spent[1])
+    # The loss is known at the starts of steps 0, half and n; the source of a step sits at the
+    # centre of the step's own part of the clock.
+    places = 0.0, half, n
+    done = jnp.zeros_like(total), *spent
+    y = [(d + 0.5 * shift * rate(k)) / total - 0.5 for k, d in zip(places, done, strict=True)]
+    single = (n == 1.0) & ~flow
+    flat = single | (spent[1] == 0.0)
     y = [jnp.where(flat, i - 1.0, value) for i, value in enumerate(y)]
-    lagrange = []  # coefficients in powers of u - 1/2, times the stationary value
+    lagrange = []  # through the three places, in powers of u - 1/2, times the stationary value
     for i, (j, k) in enumerate(((1, 2), (0, 2), (0, 1))):
-        scale = 1.0 / ((y[i] - y[j]) * (y[i] - y[k]))
-        first = jnp.where(single, 1.0 if i == 0 else 0.0, y[j] * y[k] * scale)
         value = stationary(places[i])
-        lagrange.append((value * first, -value * (y[j] + y[k]) * scale, value * scale))
+        scale = value / ((y[i] - y[j]) * (y[i] - y[k]))
+        first = jnp.where(single, value if i == 0 else 0.0, y[j] * y[k] * scale)
+        lagrange.append((first, -(y[j] + y[k]) * scale, scale))
 
-    def weights(exponent: Array, count: Array) -> Array:
-        """Weights of the three losses on the state after the first ``count`` steps."""
+    def maps(exponent: Array, steps: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Decay factor, and weights of the three losses, of the first steps."""
         j0, j1, j2 = _exp_moments(exponent)
-        part = exponent / safe
+        part = exponent / total
         offset = (part - 1.0) / 2.0
         # Exact second moments for a sum over whole steps instead of an integral.
-        discrete = (1.0 - shift / jnp.maximum(count, 1.0) ** 2)[:, None]
-        rows = [
-            exponent * ((c0 + c1 * offset + c2 * offset**2) * j0
-                        + part * (c1 + 2.0 * c2 * offset) * discrete * j1
-                        + part**2 * c2 * discrete * j2)
-            for c0, c1, c2 in lagrange
-        ]
-        return jnp.stack(rows, axis=1)
+        discrete = part * (1.0 - shift / jnp.maximum(steps, 1.0) ** 2)
+        real = (count > 0.0) & (steps > 0.0)
+        weights = []
+        for c0, c1, c2 in lagrange:
+            level = (c0 + offset * (c1 + c2 * offset)) * j0
+            moment = level + discrete * ((c1 + 2.0 * c2 * offset) * j1 + part * c2 * j2)
+            weights.append(jnp.where(real, exponent * moment, 0.0))
+        return jnp.where(real, jnp.exp(-exponent), 1.0), tuple(weights)
 
-    has_half = real & (half > 0)[:, None]
-    phi = jnp.where(real, jnp.exp(-kappa), 1.0)
-    half_phi = jnp.where(has_half, jnp.exp(-kappa_half), 1.0)
-    w = jnp.where(real[:, None], weights(kappa, n), 0.0)
-    half_w = jnp.where(has_half[:, None], weights(kappa_half, half), 0.0)
-    return BlockMaps(half_phi[..., None, None], half_w[..., None], phi[..., None, None],
-                     w[..., None])
+    half_phi, half_w = maps(spent[0], half)
+    phi, w = maps(spent[1], n)
+    return half_phi, half_w, phi, w

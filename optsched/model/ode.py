@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from optsched.model.dynamics import SGD, Mesh
-from optsched.model.propagate import propagate
+from optsched.model.dynamics import SGD, knot_blocks
+from optsched.model.propagate import block_maps, run_chain
 from optsched.model.recursion import Rates
 from optsched.model.spectrum import Modes
 
@@ -69,11 +69,6 @@ def bias_variance_rhs(
     )
 
 
-@jax.jit
-def _final_excess(eta: Array, sgd: SGD, modes: Modes, mesh: Mesh) -> Array:
-    return propagate(sgd, modes, mesh, {"eta": eta}).excess[-1]
-
-
 def ode_excess_loss(modes: Modes, sgd: SGD, schedule: Rates) -> float:
     """Final excess loss of the ODE along a schedule.
 
@@ -100,7 +95,7 @@ def ode_excess_loss(modes: Modes, sgd: SGD, schedule: Rates) -> float:
     pad = -len(edges) % 64 + 1
     edges = np.append(edges, np.full(pad, edges[-1]))
     values = np.append(values, np.full(pad, values[-1]))
-    mesh = Mesh(edges[:-1], np.diff(edges))  # type: ignore[arg-type]
     with jax.enable_x64(True):
         flow = SGD(sgd.batch_size, sgd.sigma2, continuous=True)
-        return float(_final_excess(values, flow, modes, mesh))
+        blocks = knot_blocks(np.diff(edges), {"eta": values})  # type: ignore[arg-type]
+        return float(run_chain(flow, modes, block_maps(flow, modes, blocks))[1][-1])

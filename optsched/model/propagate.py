@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from optsched.model.dynamics import BlockMaps, Controls, Dynamics, Mesh
+from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.spectrum import Modes
 
-__all__ = ["Path", "advance", "apply", "propagate"]
+__all__ = ["Path", "advance", "apply", "block_maps", "chain", "run_chain"]
 
 
 class Path(NamedTuple):
-    """Result of `propagate`: final state, states (n + 1, J, d) at knots, excess loss (n + 1,)."""
+    """Result of `chain`: final state, states (n + 1, J, d) at knots, excess loss (n + 1,)."""
 
     final: Array
     states: Array
@@ -48,26 +48,17 @@ def advance(x: Array, maps: BlockMaps, readout: Array, sigma2: Array | float) ->
     return moved + maps.w[0] * start + maps.w[1] * mid + maps.w[2] * end
 
 
-def propagate(
-    dynamics: Dynamics,
-    modes: Modes,
-    mesh: Mesh,
-    controls: Controls,
-    noise: Controls | None = None,
-    kicks: Array | None = None,
+def chain(
+    dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None = None
 ) -> Path:
-    """Propagate the initial state over all blocks of ``mesh``.
+    """Propagate the initial state through a chain of blocks.
 
     Parameters
     ----------
     dynamics : Dynamics
     modes : Modes
-    mesh : Mesh
-        n blocks.
-    controls : dict of arrays, shape (n + 1,)
-        Knot values of every control.
-    noise : dict of arrays, optional
-        Knot values as the diffusion sees them; the same as ``controls`` if not given.
+    maps : BlockMaps
+        Of n blocks, from ``dynamics.blocks``.
     kicks : Array, shape (n, J, d), optional
         Added to the state at the start of every block: the derivative with respect to kick i is
         the costate at knot i.
@@ -76,9 +67,8 @@ def propagate(
     -------
     Path
     """
-    maps = dynamics.blocks(modes, mesh, controls, controls if noise is None else noise)
-    readout = dynamics.readout(modes)
-    sigma2 = dynamics.sigma2
+    readout, sigma2 = dynamics.readout(modes), dynamics.sigma2
+
     def block(x: Array, data: tuple[BlockMaps, Array | None]) -> tuple[Array, Path]:
         one, kick = data
         if kick is not None:
@@ -90,3 +80,16 @@ def propagate(
     states = jnp.concatenate([trail.states, final[None]])
     excess = jnp.concatenate([trail.excess, (readout * final).sum()[None]])
     return Path(final, states, excess)
+
+
+@jax.jit
+def block_maps(dynamics: Dynamics, modes: Modes, blocks: Blocks) -> BlockMaps:
+    """Maps of all blocks, compiled."""
+    return dynamics.blocks(modes, blocks, blocks)
+
+
+@jax.jit
+def run_chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps) -> tuple[Array, Array]:
+    """Final state and excess losses (n + 1,) at the knots, compiled."""
+    path = chain(dynamics, modes, maps)
+    return path.final, path.excess

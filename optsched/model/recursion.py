@@ -19,8 +19,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from optsched.model.dynamics import Dynamics, Mesh
-from optsched.model.propagate import Path, apply, propagate
+from optsched.model.dynamics import Dynamics, knot_blocks
+from optsched.model.propagate import apply, block_maps, run_chain
 from optsched.model.spectrum import Modes, Spectrum
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
@@ -121,11 +121,6 @@ def _by_step(modes: Modes, dynamics: Dynamics, schedule: Rates) -> tuple[Floats,
     )
 
 
-@jax.jit
-def _run_blocks(eta: Array, dynamics: Dynamics, modes: Modes, mesh: Mesh) -> Path:
-    return propagate(dynamics, modes, mesh, {"eta": eta})
-
-
 def _block_curves(
     steps: NDArray[np.int64], schedule: Rates, modes: Modes, dynamics: Dynamics
 ) -> tuple[Floats, Floats]:
@@ -133,12 +128,12 @@ def _block_curves(
     horizon = schedule.horizon
     pad = 1 << max(6, (len(steps) - 1).bit_length())
     start = np.append(steps, np.full(pad + 1 - len(steps), horizon)).astype(float)
-    mesh = Mesh(start[:-1], np.diff(start))  # type: ignore[arg-type]
-    knots = np.interp(start, schedule.steps, schedule.controls["eta"])
-    silent = Modes(modes.lam, modes.mu, np.zeros_like(modes.nu))
+    eta = np.interp(start, schedule.steps, schedule.controls["eta"])
+    maps = block_maps(dynamics, modes, knot_blocks(np.diff(start), {"eta": eta}))  # type: ignore[arg-type]
+    silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
     keep = np.append(np.arange(len(steps)), pad)
     return tuple(  # type: ignore[return-value]
-        np.asarray(_run_blocks(knots, dynamics, m, mesh).excess)[keep] for m in (modes, silent)
+        np.asarray(run_chain(dynamics, modes, part)[1])[keep] for part in (maps, silent)
     )
 
 
@@ -170,7 +165,12 @@ def _by_blocks(
 
 
 def replay(
-    spectrum: Spectrum, dynamics: Dynamics, schedule: Rates, *, tol: float = 1e-6
+    spectrum: Spectrum,
+    dynamics: Dynamics,
+    schedule: Rates,
+    *,
+    tol: float = 1e-6,
+    max_steps: int = MAX_STEPS,
 ) -> Replay:
     """Run a schedule on the exact recursion of SGD.
 
@@ -182,6 +182,8 @@ def replay(
     schedule : Schedule
     tol : float
         Relative change of the final loss at which halving of blocks stops (long horizons only).
+    max_steps : int
+        Largest horizon that is run step by step.
 
     Returns
     -------
@@ -194,7 +196,7 @@ def replay(
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
     dense = len(schedule.steps) > 4096
     with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
-        if horizon <= MAX_STEPS or dense:
+        if horizon <= max_steps or dense:
             all_modes = every_mode and horizon <= MAX_STEPS
             modes = spectrum.full() if all_modes else spectrum.modes(eta_top * horizon)
             excess, bias = _by_step(modes, dynamics, schedule)

@@ -28,9 +28,10 @@ import numpy as np
 from optsched.errors import BadFile
 from optsched.schedules.schedule import CONTROLS, Floats, Ints, Schedule
 
-__all__ = ["SUFFIXES", "atomic_path", "check_writable", "load", "save"]
+__all__ = ["MAX_ROWS", "PLOT_SUFFIXES", "SUFFIXES", "atomic_path", "check_writable", "load", "save"]
 
 SUFFIXES = (".npz", ".csv", ".json")
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 VERSION = 1
 MAX_ROWS = 10**7
 MAX_HEADER_KNOTS = 4096

@@ -1,0 +1,248 @@
+"""Command line: ``optsched solve`` and ``optsched verify``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
+
+__all__ = ["main"]
+
+METHODS = ("pontryagin", "collocation", "shooting")
+
+
+class Number(click.ParamType):
+    """A number that only has to parse; `Problem` checks its range."""
+
+    name = "number"
+
+    def __init__(self, allowed: str) -> None:
+        self.allowed = allowed
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            field = param.name if param is not None else "value"
+            raise InvalidProblem(field, value, self.allowed) from None
+
+
+ABOVE_ONE = "a finite number greater than 1"
+PROBLEM_OPTIONS = [
+    click.option("--a", type=Number(ABOVE_ONE), help="Exponent of the target, a > 1."),
+    click.option("--b", type=Number(ABOVE_ONE), help="Exponent of the covariance, b > 1."),
+    click.option("--horizon", type=Number("a whole number of steps, 1 to 10^15"),
+                 help="Number of training steps T."),
+    click.option("--features", type=Number("a whole number >= 1, or inf"), default=1000,
+                 show_default=True, help="Number of features N, or inf."),
+    click.option("--batch-size", type=Number("a number >= 1"), default=5.0, show_default=True,
+                 help="Minibatch size m."),
+    click.option("--noise", type=Number("a number >= 0"), default=0.5, show_default=True,
+                 help="Standard deviation sigma of the label noise."),
+    click.option("--eta-max", type=Number("a number > 0"), default=1.0, show_default=True,
+                 help="Upper bound of the learning rate."),
+    click.option("--warmup", type=Number("a whole number >= 0"), default=0, show_default=True,
+                 help="Steps of a forced linear warm-up."),
+    click.option("--eta-min", type=Number("a number >= 0"), default=0.0, show_default=True,
+                 help="Floor of the rate after warm-up."),
+    click.option("--max-change", type=Number("a number > 0"), default=None,
+                 help="Largest change of the rate from one step to the next."),
+]
+
+
+def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that describe a problem."""
+    for option in reversed(PROBLEM_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _problem(options: dict[str, Any]) -> Any:
+    from optsched.control.problem import Problem
+
+    for field, allowed in (("a", ABOVE_ONE), ("b", ABOVE_ONE)):
+        if options[field] is None:
+            raise InvalidProblem(field, None, f"{allowed}; give --{field}")
+    names = ("a", "b", "horizon", "features", "batch_size", "noise", "eta_max", "warmup",
+             "eta_min", "max_change")
+    return Problem(**{name: options[name] for name in names})
+
+
+def _method(name: str | None) -> Any:
+    if name is None:
+        return None
+    from optsched.control.pontryagin import Pontryagin
+    from optsched.control.shooting import Shooting
+
+    if name == "collocation":
+        from optsched.control.collocation import Collocation
+
+        return Collocation()
+    if name not in METHODS:
+        raise InvalidProblem("method", name, ", ".join(METHODS))
+    return Pontryagin() if name == "pontryagin" else Shooting()
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled code between runs, in the user's cache folder, unless the user set one."""
+    import jax
+
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get("OPTSCHED_NO_CACHE"):
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "optsched" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a read-only home costs compile time, nothing else
+    if not os.access(folder, os.W_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="optsched")
+def cli() -> None:
+    """Optimal learning-rate schedules for SGD on power-law random features."""
+
+
+@cli.command()
+@problem_options
+@click.option("--method", default=None, help=f"One of {', '.join(METHODS)}; default pontryagin.")
+@click.option("--tol", type=Number("a number > 0"), default=1e-6, show_default=True,
+              help="Largest allowed KKT residual.")
+@click.option("--output", type=click.Path(), default=None, help="Schedule file: .npz, .csv, .json.")
+@click.option("--points", type=Number("a whole number >= 2"), default=None,
+              help="Rows of an npz or csv file, instead of one a step.")
+@click.option("--plot", type=click.Path(), default=None,
+              help="Figure of the schedule and its loss: .png, .pdf, .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing output files.")
+def solve(**options: Any) -> None:
+    """Solve for the schedule that minimises the loss after T steps, with proof."""
+    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
+
+    problem, method = _problem(options), _method(options["method"])
+    points = options["points"]
+    if points is not None:
+        if not (points >= 2 and float(points).is_integer()):
+            raise InvalidProblem("points", points, "a whole number >= 2")
+        points = int(points)
+    for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
+        if options[key]:
+            check_writable(options[key], options["force"], suffixes=suffixes)
+    _check_rows(options["output"], points, problem.horizon)
+    _use_compilation_cache()
+    from optsched.control.solve import solve as run
+
+    solution = run(problem, method, tol=options["tol"])
+    if options["output"]:
+        solution.save(options["output"], points=points, overwrite=options["force"])
+    baselines = []
+    if options["plot"] or not options["as_json"]:
+        from optsched.studies.baselines import best_baselines
+
+        baselines = best_baselines(problem)
+    if options["plot"]:
+        _save_plot(solution, baselines, options["plot"], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps(solution.summary()))
+    else:
+        from optsched.report import solution_report
+
+        solution_report(solution, baselines, options["output"], options["plot"])
+
+
+def _check_rows(output: str | None, points: int | None, horizon: int) -> None:
+    """Refuse a table that would not fit before the solve, not after it."""
+    from optsched.schedules.files import MAX_ROWS
+
+    table = output is not None and not output.endswith(".json")
+    if table and points is None and horizon > MAX_ROWS:
+        raise InvalidProblem(
+            "points", None, f"rows to keep of {horizon} steps (--points), or a .json file"
+        )
+
+
+def _save_plot(solution: Any, baselines: Any, path: str, force: bool) -> None:
+    from optsched.plots import plot_solution
+    from optsched.schedules.files import atomic_path
+
+    figure = plot_solution(solution, baselines)
+    with atomic_path(path, overwrite=force) as temporary:
+        figure.savefig(temporary, dpi=200)
+
+
+@cli.command()
+@click.argument("file", type=click.Path())
+@problem_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify(file: str, **options: Any) -> None:
+    """Replay a schedule file on the exact recursion of a problem."""
+    from optsched.schedules.files import load
+
+    schedule = load(file)
+    if options["horizon"] is None:
+        options["horizon"] = schedule.horizon
+    problem = _problem(options)
+    if schedule.horizon != problem.horizon:
+        raise InvalidProblem("horizon", problem.horizon, f"{schedule.horizon}, as in {file}")
+    _use_compilation_cache()
+    from optsched.studies.verify import verify as run
+
+    result = run(problem, schedule)
+    if options["as_json"]:
+        click.echo(json.dumps(result.summary()))
+    else:
+        from optsched.report import verification_report
+
+        verification_report(result, file)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("optsched: " + " ".join(message.split()), err=True)
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; errors are one line on stderr.
+
+    Returns
+    -------
+    int
+        0; 1 if a solve did not converge; 2 for bad input.
+    """
+    try:
+        cli.main(argv, prog_name="optsched", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except SolveFailed as error:
+        return _fail(str(error), 1)
+    except (InvalidProblem, BadFile) as error:
+        return _fail(str(error), 2)
+    except OptschedError as error:
+        return _fail(str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    return 0
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

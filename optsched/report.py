@@ -1,0 +1,89 @@
+"""What the command line prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from optsched.control.solution import Solution
+from optsched.studies.baselines import Baseline
+from optsched.studies.verify import Verification
+
+__all__ = ["solution_report", "verification_report"]
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:+.3g} %"
+
+
+def _describe(problem: object) -> str:
+    p = problem
+    return (
+        f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), T = {p.horizon:,} steps, "  # type: ignore[attr-defined]
+        f"N = {p.features:g}, m = {p.batch_size:g}, sigma = {p.noise:g}"  # type: ignore[attr-defined]
+    )
+
+
+def solution_report(
+    solution: Solution,
+    baselines: Sequence[Baseline],
+    output: str | None = None,
+    plot: str | None = None,
+) -> None:
+    """Print a solution, its certificate and the tuned baselines."""
+    console = Console(highlight=False, soft_wrap=True)
+    problem, proof = solution.problem, solution.certificate
+    console.print(_describe(problem))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("schedule")
+    for title in ("peak rate", "excess loss", "bias", "variance", "to optimum"):
+        table.add_column(title, justify="right")
+    eta = solution.controls["eta"]
+    table.add_row("optimal", f"{eta.max():.4g}", f"{solution.excess_loss:.6g}",
+                  f"{solution.bias:.3g}", f"{solution.variance:.3g}", "", style="bold")
+    for b in baselines:
+        note = " (at bound)" if b.at_bound else ""
+        table.add_row(f"best {b.name}{note}", f"{b.peak:.4g}", f"{b.replay.excess_loss:.6g}",
+                      f"{b.replay.bias:.3g}", f"{b.replay.variance:.3g}",
+                      _percent(b.replay.excess_loss / solution.excess_loss - 1.0))
+    console.print(table)
+    console.print(
+        f"no schedule is below {proof.lower_bound:.6g}: "
+        f"certified within {100 * proof.certified_gap:.2g} % of optimal"
+    )
+    console.print(
+        f"KKT residual {proof.kkt_residual:.1e}; replay {proof.replayed}"
+        f" ({_percent(proof.replay_gap)} to the solver's loss);"
+        f" {solution.method}, {len(solution.t)} knots, {solution.stats['seconds']:.2f} s"
+    )
+    if problem.eta_cap < problem.eta_max:
+        console.print(
+            f"eta_max {problem.eta_max:g} is above the stability limit:"
+            f" rates are bounded by {problem.eta_cap:.6g}"
+        )
+    for path in (output, plot):
+        if path:
+            console.print(f"wrote {path}")
+
+
+def verification_report(result: Verification, file: str) -> None:
+    """Print what a replay found."""
+    console = Console(highlight=False, soft_wrap=True)
+    played, problem = result.replay, result.problem
+    console.print(_describe(problem))
+    if result.status == "diverges":
+        console.print(f"{file}: the recursion diverges (peak rate {result.schedule.peak:.4g},"
+                      f" stability limit {problem.stability_limit:.4g})")
+        return
+    console.print(f"{file}: excess loss [bold]{played.excess_loss:.8g}[/bold]"
+                  f" = bias {played.bias:.4g} + variance {played.variance:.4g}")
+    error = f", relative error about {played.error:.0e}" if played.error else ""
+    console.print(f"replayed {played.how}{error}")
+    if result.gap is None:
+        console.print(f"lower bound for rates up to {problem.eta_cap:.4g}:"
+                      f" {result.lower_bound:.6g} (this schedule goes higher)")
+    else:
+        console.print(f"lower bound {result.lower_bound:.6g}:"
+                      f" within {100 * result.gap:.2g} % of optimal")

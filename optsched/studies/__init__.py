@@ -1,0 +1,1 @@
+"""Studies: many solves or replays, compared."""

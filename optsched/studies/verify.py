@@ -1,0 +1,112 @@
+"""Judge any schedule: replay it on the exact recursion and set it beside the global bound."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from optsched.control.bound import certified_bound
+from optsched.control.problem import Problem
+from optsched.errors import InvalidProblem
+from optsched.model.recursion import Replay, replay
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["Verification", "verify"]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A schedule replayed.
+
+    Attributes
+    ----------
+    problem : Problem
+    schedule : Schedule
+    replay : Replay
+    lower_bound : float
+        Excess loss that no schedule with rates up to ``problem.eta_cap`` can beat.
+    gap : float or None
+        ``excess_loss / lower_bound - 1``; None where the schedule exceeds ``eta_cap`` (the bound
+        does not speak of it) or diverges.
+    seconds : float
+    """
+
+    problem: Problem
+    schedule: Schedule
+    replay: Replay
+    lower_bound: float
+    gap: float | None
+    seconds: float
+
+    @property
+    def status(self) -> str:
+        """``"ok"``, or ``"diverges"`` where the recursion overflows."""
+        return "ok" if math.isfinite(self.replay.excess_loss) else "diverges"
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers as a JSON-able dict; infinite losses are None."""
+
+        def finite(x: float) -> float | None:
+            return x if math.isfinite(x) else None
+
+        problem, played = self.problem, self.replay
+        features = problem.features
+        return {
+            "a": problem.a,
+            "b": problem.b,
+            "horizon": problem.horizon,
+            "features": int(features) if math.isfinite(features) else "inf",
+            "batch_size": problem.batch_size,
+            "noise": problem.noise,
+            "eta_max": problem.eta_max,
+            "eta_cap": problem.eta_cap,
+            "phase": problem.phase,
+            "excess_loss": finite(played.excess_loss),
+            "bias": finite(played.bias),
+            "variance": finite(played.variance),
+            "lower_bound": self.lower_bound,
+            "certified_gap": self.gap,
+            "eta_peak": self.schedule.peak,
+            "replay": played.how,
+            "replay_error": played.error,
+            "status": self.status,
+            "seconds": self.seconds,
+        }
+
+
+def verify(problem: Problem, schedule: Schedule) -> Verification:
+    """Replay a schedule on the exact recursion of a problem.
+
+    Parameters
+    ----------
+    problem : Problem
+    schedule : Schedule
+        Of the same horizon, with the learning rate as its only control.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    InvalidProblem
+        If the horizons differ or the schedule carries another control.
+    """
+    began = time.perf_counter()
+    if schedule.horizon != problem.horizon:
+        raise InvalidProblem("horizon", problem.horizon, f"{schedule.horizon}, as the schedule's")
+    extra = [name for name in schedule.controls if name != "eta"]
+    if extra:
+        raise InvalidProblem("controls", ", ".join(extra), "eta alone (plain SGD at fixed batch)")
+    assert problem.spectrum is not None
+    played = replay(problem.spectrum, problem.dynamics, schedule)
+    bound = certified_bound(
+        problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
+        incumbent=played.excess_loss,
+    ).value
+    inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
+    known = inside and math.isfinite(played.excess_loss) and bound > 0.0
+    gap = played.excess_loss / bound - 1.0 if known else None
+    return Verification(problem, schedule, played, bound, gap, time.perf_counter() - began)
