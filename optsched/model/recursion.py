@@ -144,15 +144,13 @@ def _block_mesh(schedule: Rates, count: int) -> NDArray[np.int64]:
     extra = np.concatenate([[0], part, horizon - part, [horizon - 1]])
     # Knots and the step after each: a kink or jump must be a block edge.
     own = np.append(schedule.steps, np.minimum(schedule.steps + 1, horizon - 1))
-    if len(own) > 4 * count:
-        own = own[:0]
     return np.unique(np.append(own, extra))
 
 
 def _by_blocks(
     modes: Modes, dynamics: Dynamics, schedule: Rates, tol: float
 ) -> tuple[NDArray[np.int64], Floats, Floats, float]:
-    steps = _block_mesh(schedule, 256)
+    steps = _block_mesh(schedule, 64)
     excess, bias = _block_curves(steps, schedule, modes, dynamics)
     change = math.inf
     while change > tol and len(steps) < 20000:
@@ -169,7 +167,7 @@ def replay(
     dynamics: Dynamics,
     schedule: Rates,
     *,
-    tol: float = 1e-6,
+    tol: float = 1e-5,
     max_steps: int = MAX_STEPS,
 ) -> Replay:
     """Run a schedule on the exact recursion of SGD.

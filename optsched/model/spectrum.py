@@ -136,14 +136,20 @@ def _stack(parts: list[Modes]) -> Modes:
     return Modes(lam[order], mu[order], nu[order])
 
 
-def _apart(points: Modes, count: int) -> Modes:
-    """Gauss nodes of each measure on its own; a node of one carries no mass of the other."""
+def _apart(points: Modes, count: int, *, in_log: bool = False) -> Modes:
+    """Gauss nodes of each measure on its own; a node of one carries no mass of the other.
+
+    In a bin, log(lam) is the better variable (decays are smooth in it on both sides); in the
+    tail, where nothing moves, lam itself.
+    """
     parts = []
     for which in ("mu", "nu"):
         weights = getattr(points, which)
         keep = weights > 0.0
         if keep.any():
-            nodes, masses = _gauss(points.lam[keep], weights[keep], count)
+            x = np.log(points.lam[keep]) if in_log else points.lam[keep]
+            nodes, masses = _gauss(x, weights[keep], count)
+            nodes = np.exp(nodes) if in_log else nodes
             zero = np.zeros_like(masses)
             parts.append(
                 Modes(nodes, masses, zero) if which == "mu" else Modes(nodes, zero, masses)
@@ -361,7 +367,7 @@ class TabulatedSpectrum(Spectrum):
                 if inside.any():
                     chosen = Modes(*(column[inside] for column in points))
                     few = inside.sum() <= 2 * count
-                    parts.append(chosen if few else _apart(chosen, count))
+                    parts.append(chosen if few else _apart(chosen, count, in_log=True))
         if tail.any():
             chosen = Modes(*(column[tail] for column in points))
             parts.append(chosen if tail.sum() <= 6 else _apart(chosen, TAIL_NODES))
