@@ -19,16 +19,9 @@ from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.propagate import Path, advance, block_maps, chain
 from optsched.model.spectrum import Modes
 
-__all__ = ["Audit", "Objective", "pad_modes"]
+__all__ = ["Audit", "Objective"]
 
-MODE_BUCKET = 16
 Floats = NDArray[np.float64]
-
-
-def pad_modes(modes: Modes) -> Modes:
-    """Pad with massless modes, so that compiled code is shared between spectra."""
-    pad = -len(modes.lam) % MODE_BUCKET
-    return Modes(*(np.concatenate([column, np.zeros(pad)]) for column in modes))
 
 
 class Audit(NamedTuple):
@@ -96,7 +89,7 @@ class Objective:
 
     def __init__(self, dynamics: Dynamics, modes: Modes, mesh: StepMesh) -> None:
         self.dynamics, self.mesh = dynamics, mesh
-        self.modes = pad_modes(modes)
+        self.modes = modes.padded()
         self.evaluations = 0
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
         ends = np.append(mesh.steps, np.full(pad + 1, mesh.horizon))

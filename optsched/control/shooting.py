@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, NonlinearConstraint, minimize
 
+from optsched.control.certificate import kkt_residual
 from optsched.control.descent import projected_gradient
 from optsched.control.method import Iterate, Method, Task
 
-__all__ = ["Shooting", "change_constraint"]
+__all__ = ["Shooting", "change_constraint", "task_residual"]
 
 Floats = NDArray[np.float64]
+BURST = 40  # SLSQP iterations between two looks at the KKT residual
+NEARLY = 1e-6  # a change within this share of its bound is active
 
 
 def change_constraint(task: Task) -> tuple[NDArray[np.float64], Floats]:
@@ -92,13 +95,33 @@ class Shooting(Method):
         def jacobian(y: Floats) -> Floats:
             return matrix * (np.exp(y * scale) * scale) / width[:, None]
 
-        start = np.clip(_limit_change(task), task.lower, task.upper)
-        return minimize(
-            function, start / scale, jac=True, method="SLSQP",
-            bounds=Bounds(task.lower / scale, task.upper / scale),
-            constraints=NonlinearConstraint(residual, -1.0, 1.0, jac=jacobian),  # type: ignore[arg-type]
-            options={"maxiter": self.max_iterations, "ftol": 1e-13},
-        )
+        bounds = Bounds(task.lower / scale, task.upper / scale)
+        y = np.clip(_limit_change(task), task.lower, task.upper) / scale
+        # SLSQP cannot be stopped by a KKT residual: run it in short bursts.
+        for _ in range(max(1, self.max_iterations // BURST)):
+            result = minimize(
+                function, y, jac=True, method="SLSQP", bounds=bounds,
+                constraints=NonlinearConstraint(residual, -1.0, 1.0, jac=jacobian),  # type: ignore[arg-type]
+                options={"maxiter": BURST, "ftol": 1e-15},
+            )
+            y = result.x
+            result.success = task_residual(task, y * scale) <= task.tol
+            if result.success or result.nit < BURST:
+                break
+        return result  # pyright: ignore[reportPossiblyUnbound]
+
+
+def task_residual(task: Task, x: Floats) -> float:
+    """KKT residual of a point, with the multipliers of every active constraint."""
+    gradient = task.objective(x)[1]
+    lower, upper = x <= task.lower, x >= task.upper
+    if task.problem.max_change is None:
+        return kkt_residual(gradient, lower, upper)
+    matrix, width = change_constraint(task)
+    use = matrix @ np.exp(x) / width
+    normals = matrix * np.exp(x) / width[:, None]
+    active = np.concatenate([normals[use > 1.0 - NEARLY], -normals[use < -1.0 + NEARLY]])
+    return kkt_residual(gradient, lower, upper, active)
 
 
 def _limit_change(task: Task) -> Floats:

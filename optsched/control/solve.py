@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optsched.control.bound import certified_bound
-from optsched.control.certificate import Certificate, kkt_residual
-from optsched.control.descent import projected_descent
+from optsched.control.certificate import Certificate
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
 from optsched.control.method import Iterate, Method, Task
 from optsched.control.objective import Audit, Objective
 from optsched.control.pontryagin import Pontryagin
 from optsched.control.problem import Problem
-from optsched.control.shooting import Shooting, change_constraint
+from optsched.control.shooting import Shooting, task_residual
 from optsched.control.solution import Solution
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.ode import ode_excess_loss
@@ -65,33 +64,26 @@ def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
     return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
 
 
-def _residual(task: Task, x: Floats, gradient: Floats) -> float:
-    """KKT residual with the multipliers of every active constraint."""
-    active = None
-    if task.problem.max_change is not None:
-        matrix, width = change_constraint(task)
-        use = matrix @ np.exp(x) / width
-        normals = matrix * np.exp(x) / width[:, None]
-        active = np.concatenate([normals[use > 1.0 - 1e-6], -normals[use < -1.0 + 1e-6]])
-    return kkt_residual(gradient, x <= task.lower, x >= task.upper, active)
-
-
 def _polish(task: Task, iterate: Iterate) -> Iterate:
     """Finish on the block-exact recursion, where another discretisation stopped."""
-    end = projected_descent(task.objective, iterate.log_eta, task.lower, task.upper, tol=task.tol)
-    stats = {**iterate.stats, "polish_iterations": len(end.history)}
+    near = replace(task, start=iterate.log_eta)
+    end = (Pontryagin() if task.problem.max_change is None else Shooting()).run(near)
+    stats = {**iterate.stats, "polish_iterations": end.stats["iterations"]}
     stats.setdefault("excess_loss", math.exp(task.objective(iterate.log_eta)[0]))
-    return Iterate(end.x, end.converged, iterate.message, iterate.history + end.history, stats)
+    return Iterate(end.log_eta, end.converged, iterate.message, iterate.history + end.history,
+                   stats)
 
 
-def _run(method: Method, task: Task) -> _Stage:
-    iterate = method.run(task)
-    _, gradient, _ = task.objective(iterate.log_eta)
-    residual = _residual(task, iterate.log_eta, gradient)
-    if not residual <= task.tol and task.problem.max_change is None:
+def _run(method: Method, task: Task, hopeless: bool) -> _Stage:
+    if hopeless:
+        iterate = Iterate(task.start, False, "the optimal loss underflows")
+    else:
+        iterate = method.run(task)
+    residual = task_residual(task, iterate.log_eta)
+    if not (hopeless or residual <= task.tol):
         iterate = _polish(task, iterate)
-        _, gradient, _ = task.objective(iterate.log_eta)
-        residual = _residual(task, iterate.log_eta, gradient)
+        residual = task_residual(task, iterate.log_eta)
+    _, gradient, _ = task.objective(iterate.log_eta)
     return _Stage(task, iterate, gradient, residual, task.objective.audit(iterate.log_eta))
 
 
@@ -116,10 +108,12 @@ def _optimise(
         steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
         start = np.log(np.maximum(initial(steps), 1e-12 * problem.eta_cap))
     evaluations = 0
+    hopeless = path.value < UNDERFLOW
     for _ in range(MAX_ROUNDS):
-        stage = _run(method, _task(problem, mesh, start, tol))
+        stage = _run(method, _task(problem, mesh, start, tol), hopeless)
         evaluations += stage.task.objective.evaluations
-        if np.abs(stage.audit.errors).sum() <= MESH_TOL or not stage.residual <= tol:
+        done = not np.abs(stage.audit.errors).sum() > MESH_TOL
+        if done or hopeless or not stage.residual <= tol:
             break
         mesh, start = _refined(stage, problem.warmup)
         if len(mesh.steps) == len(stage.task.mesh.steps):
@@ -128,7 +122,8 @@ def _optimise(
 
 
 def _certificate(problem: Problem, stage: _Stage, played: Replay) -> Certificate:
-    bound = certified_bound(
+    tiny = played.excess_loss < UNDERFLOW
+    bound = 0.0 if tiny else certified_bound(
         problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
         incumbent=played.excess_loss,
     ).value
@@ -148,7 +143,7 @@ def _certificate(problem: Problem, stage: _Stage, played: Replay) -> Certificate
         kkt_residual=stage.residual,
         block_errors=stage.audit.errors,
         model_excess_loss=model,
-        replay_gap=played.excess_loss / model - 1.0,
+        replay_gap=0.0 if tiny else played.excess_loss / model - 1.0,
         replay_error=played.error,
         replayed=played.how,
         not_checked=tuple(missing),
@@ -160,8 +155,12 @@ def _schedule(problem: Problem, steps: NDArray[np.int64], eta: Floats,
     return Schedule.from_knots(steps, eta=eta, horizon=problem.horizon, metadata=metadata)
 
 
-def _message(problem: Problem, stage: _Stage) -> tuple[str, str]:
+def _message(problem: Problem, stage: _Stage, excess_loss: float) -> tuple[str, str]:
     """Status and a sentence that says what to do next."""
+    if excess_loss < UNDERFLOW:
+        return "converged", (
+            f"The loss is below {UNDERFLOW:.0e}: it underflows, and nothing is left to optimise."
+        )
     if stage.residual <= stage.task.tol:
         text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.task.tol:.1e}."
         if problem.eta_cap < problem.eta_max:
@@ -232,11 +231,11 @@ def solve(
     stage, evaluations = _optimise(problem, method, path, initial, tol)
     x, mesh = stage.iterate.log_eta, stage.task.mesh
     eta = mesh.knots(np.exp(x))
-    status, message = _message(problem, stage)
     spectrum = problem.spectrum
     assert spectrum is not None
     played = replay(spectrum, problem.dynamics, _schedule(problem, mesh.steps, eta, {}),
                     max_steps=replay_steps)
+    status, message = _message(problem, stage, played.excess_loss)
     proof = _certificate(problem, stage, played)
     stats = {
         **stage.iterate.stats,

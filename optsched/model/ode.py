@@ -98,4 +98,5 @@ def ode_excess_loss(modes: Modes, sgd: SGD, schedule: Rates) -> float:
     with jax.enable_x64(True):
         flow = SGD(sgd.batch_size, sgd.sigma2, continuous=True)
         blocks = knot_blocks(np.diff(edges), {"eta": values})  # type: ignore[arg-type]
+        modes = modes.padded()
         return float(run_chain(flow, modes, block_maps(flow, modes, blocks))[1][-1])

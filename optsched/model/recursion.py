@@ -158,7 +158,7 @@ def _by_blocks(
         steps = np.unique(np.append(steps, (steps + ends) // 2))
         last = float(excess[-1])
         excess, bias = _block_curves(steps, schedule, modes, dynamics)
-        change = abs(float(excess[-1]) / last - 1.0)
+        change = abs(float(excess[-1]) / last - 1.0) if last > 0.0 else 0.0
     return np.append(steps, schedule.horizon), excess, bias, change
 
 
@@ -202,11 +202,12 @@ def replay(
             what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
             how = f"step by step, {what}"
         else:
-            modes = spectrum.modes(eta_top * horizon)
+            modes = spectrum.modes(eta_top * horizon).padded()
             steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, tol)
-            how = f"{len(steps) - 1} blocks of exact steps, {len(modes.lam)} nodes"
+            how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
             error += 1e-7
-    last, low = float(excess[-1]), float(bias[-1])
+    # Interpolation inside blocks may dip below zero where everything underflows.
+    last, low = max(float(excess[-1]), 0.0), max(float(bias[-1]), 0.0)
     if not math.isfinite(last):
         last, low = math.inf, min(low, math.inf) if not math.isnan(low) else math.inf
     return Replay(last, low, last - low if math.isfinite(last) else math.inf, how, error, steps,

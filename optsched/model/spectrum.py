@@ -31,6 +31,7 @@ END_NODES = 12
 # Eigenvalues with 2 * lam * tau_max below this hardly move; three nodes a measure carry them.
 TAIL_EXPONENT = 0.3
 TAIL_NODES = 3
+MODE_BUCKET = 32
 # Modes up to this index are summed one by one; beyond it sums are midpoint-rule integrals.
 DIRECT_MODES = 2**15
 
@@ -55,6 +56,11 @@ class Modes(NamedTuple):
     def bias(self, tau: ArrayLike) -> NDArray[np.float64]:
         r"""Bias sum :math:`F(\tau) = \sum \mu e^{-2\lambda\tau}` at intrinsic times ``tau``."""
         return np.exp(-2.0 * np.multiply.outer(np.asarray(tau, float), self.lam)) @ self.mu
+
+    def padded(self) -> Modes:
+        """The same with massless modes added, so that compiled code is shared between spectra."""
+        pad = -len(self.lam) % MODE_BUCKET
+        return Modes(*(np.concatenate([column, np.zeros(pad)]) for column in self))
 
     def kernel(self, tau: ArrayLike) -> NDArray[np.float64]:
         r"""Noise kernel :math:`K(\tau) = \sum \nu e^{-2\lambda\tau}` at intrinsic times ``tau``."""

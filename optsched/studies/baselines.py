@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from optsched.control.objective import pad_modes
 from optsched.control.problem import Problem
 from optsched.model.dynamics import knot_blocks
 from optsched.model.propagate import block_maps, run_chain
@@ -59,7 +58,7 @@ def _steps(horizon: int) -> NDArray[np.int64]:
 def _best_peak(problem: Problem, family: str) -> float:
     """Minimise the loss over the peak: a grid of log rates, then Brent around the best."""
     horizon, dynamics = problem.horizon, problem.dynamics
-    modes = pad_modes(problem.modes)
+    modes = problem.modes.padded()
     steps = _steps(horizon)
     edges = np.append(steps, np.full(BLOCKS + 1 - len(steps), horizon))
     unit = FAMILIES[family](horizon, 1.0)
