@@ -36,10 +36,10 @@ class Number(click.ParamType):
 
 ABOVE_ONE = "a finite number greater than 1"
 PROBLEM_OPTIONS = [
-    click.option("--a", type=Number(ABOVE_ONE), help="Exponent of the target, a > 1."),
-    click.option("--b", type=Number(ABOVE_ONE), help="Exponent of the covariance, b > 1."),
+    click.option("--a", type=Number(ABOVE_ONE), help="Exponent of the target, a > 1. Required."),
+    click.option("--b", type=Number(ABOVE_ONE), help="Exponent of the covariance, b > 1. Required."),
     click.option("--horizon", type=Number("a whole number of steps, 1 to 10^15"),
-                 help="Number of training steps T."),
+                 help="Number of training steps T. Required; verify takes it from the file."),
     click.option("--features", type=Number("a whole number >= 1, or inf"), default=1000,
                  show_default=True, help="Number of features N, or inf."),
     click.option("--batch-size", type=Number("a number >= 1"), default=5.0, show_default=True,
@@ -67,7 +67,8 @@ def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _problem(options: dict[str, Any]) -> Any:
     from optsched.control.problem import Problem
 
-    for field, allowed in (("a", ABOVE_ONE), ("b", ABOVE_ONE)):
+    whole = "a whole number of steps, 1 to 10^15"
+    for field, allowed in (("a", ABOVE_ONE), ("b", ABOVE_ONE), ("horizon", whole)):
         if options[field] is None:
             raise InvalidProblem(field, None, f"{allowed}; give --{field}")
     names = ("a", "b", "horizon", "features", "batch_size", "noise", "eta_max", "warmup",
@@ -117,12 +118,13 @@ def cli() -> None:
 
 @cli.command()
 @problem_options
-@click.option("--method", default=None, help=f"One of {', '.join(METHODS)}; default pontryagin.")
+@click.option("--method", default=None, help=f"One of {', '.join(METHODS)}; default pontryagin, or shooting with"
+              " --max-change.")
 @click.option("--tol", type=Number("a number > 0"), default=1e-6, show_default=True,
               help="Largest allowed KKT residual.")
 @click.option("--output", type=click.Path(), default=None, help="Schedule file: .npz, .csv, .json.")
 @click.option("--points", type=Number("a whole number >= 2"), default=None,
-              help="Rows of an npz or csv file, instead of one a step.")
+              help="Rows (npz, csv) or knots (json) to write, instead of all.")
 @click.option("--plot", type=click.Path(), default=None,
               help="Figure of the schedule and its loss: .png, .pdf, .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -168,8 +170,9 @@ def _check_rows(output: str | None, points: int | None, horizon: int) -> None:
 
     table = output is not None and not output.endswith(".json")
     if table and points is None and horizon > MAX_ROWS:
-        raise InvalidProblem(
-            "points", None, f"rows to keep of {horizon} steps (--points), or a .json file"
+        raise BadFile(
+            f"{output}: a row for each of {horizon} steps is too much; give --points N to keep N"
+            " rows, or write .json"
         )
 
 
@@ -219,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if a solve did not converge; 2 for bad input.
+        0; 1 if a solve did not converge; 2 for bad input; 130 if interrupted.
     """
     try:
         cli.main(argv, prog_name="optsched", standalone_mode=False)

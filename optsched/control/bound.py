@@ -121,7 +121,8 @@ class _Relaxed:
         if self.variance is not None:
             at, noise = self.variance
             value += np.exp(np.interp(np.log(tau), np.log(at), np.log(noise)))
-        return value
+        # ``tau`` increases along the last axis; the step-against-integral argument needs a fall.
+        return np.minimum.accumulate(value, axis=-1)
 
     def kernel(self, togo: Floats, tau_f: Floats) -> Floats:
         """Lower bound of the noise kernel of every schedule better than the incumbent."""

@@ -20,8 +20,8 @@ class Certificate:
     Attributes
     ----------
     lower_bound : float
-        Excess loss that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat, on the
-        exact recursion and on the ODE (relaxed geodesic).
+        Excess loss that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat on the
+        exact recursion (`optsched.control.bound`).
     certified_gap : float
         ``excess_loss / lower_bound - 1``: the optimum is at most this much better, relatively.
     kkt_residual : float

@@ -34,7 +34,7 @@ def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
     Returns
     -------
     float
-        Limit of eta, in steps.
+        Limit of the learning rate.
 
     Notes
     -----
@@ -105,7 +105,7 @@ class Problem:
 
     a: float | None = None
     b: float | None = None
-    horizon: int = 1000
+    horizon: int = None  # type: ignore[assignment]
     features: float = 1000
     batch_size: float = 5.0
     noise: float = 0.5

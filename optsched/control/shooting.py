@@ -17,6 +17,7 @@ __all__ = ["Shooting", "change_constraint", "task_residual"]
 
 Floats = NDArray[np.float64]
 BURST = 40  # SLSQP iterations between two looks at the KKT residual
+ROUNDING = 1e-12  # of log rates that were scaled and scaled back
 NEARLY = 1e-6  # a change within this share of its bound is active
 
 
@@ -114,7 +115,7 @@ class Shooting(Method):
 def task_residual(task: Task, x: Floats) -> float:
     """KKT residual of a point, with the multipliers of every active constraint."""
     gradient = task.objective(x)[1]
-    lower, upper = x <= task.lower, x >= task.upper
+    lower, upper = x <= task.lower + ROUNDING, x >= task.upper - ROUNDING
     if task.problem.max_change is None:
         return kkt_residual(gradient, lower, upper)
     matrix, width = change_constraint(task)

@@ -46,8 +46,9 @@ class Solution:
         Spectral energies at the knots and at the end; they sum to the excess loss.
     costates : numpy.ndarray, shape (n + 1, J)
         Derivative of the final excess loss with respect to the states.
-    residuals : numpy.ndarray, shape (n,)
-        Projected gradient of log E with respect to log eta at the knots' free controls.
+    residuals : numpy.ndarray, shape (controls,)
+        Gradient of log E with respect to the free log rates, without what only pushes against a
+        bound of the rate; the free controls are the knots, but for those of a warm-up.
     schedule : Schedule
     replay : Replay
         Loss curve of the schedule, with its bias.

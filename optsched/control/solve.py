@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from optsched.control.bound import certified_bound
 from optsched.control.certificate import Certificate
+from optsched.control.descent import projected_gradient
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
 from optsched.control.method import Iterate, Method, Task
@@ -168,9 +169,9 @@ def _message(problem: Problem, stage: _Stage, excess_loss: float) -> tuple[str, 
                      f" rates are bounded by {problem.eta_cap:.6g}.")
         return "converged", text
     return "not converged", (
-        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.task.tol:.1e}"
-        f" ({stage.iterate.message.rstrip('.')}). Try another method, a looser tol,"
-        " or start from a solution of a nearby problem with initial=."
+        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.task.tol:.1e} after"
+        f" {stage.iterate.stats.get('iterations', 0)} iterations. Try another method, a looser"
+        " tol, or start from a solution of a nearby problem with initial=."
     )
 
 
@@ -252,7 +253,7 @@ def solve(
         ),
         t=mesh.steps, controls={"eta": eta}, modes=np.array(modes.lam),
         states=stage.audit.states[:, :j, 0], costates=stage.audit.costates[:, :j, 0],
-        residuals=stage.gradient, schedule=_schedule(problem, mesh.steps, eta, {}),
+        residuals=projected_gradient(x, stage.gradient, stage.task.lower, stage.task.upper), schedule=_schedule(problem, mesh.steps, eta, {}),
         replay=played, certificate=proof,
         history=[(math.exp(v), r) for v, r in stage.iterate.history], stats=stats,
     )

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Dynamics, knot_blocks
 from optsched.model.propagate import apply, block_maps, run_chain
 from optsched.model.spectrum import Modes, Spectrum
@@ -142,9 +143,7 @@ def _block_mesh(schedule: Rates, count: int) -> NDArray[np.int64]:
     horizon = schedule.horizon
     part = np.geomspace(1, horizon / 2, count // 2).round().astype(np.int64)
     extra = np.concatenate([[0], part, horizon - part, [horizon - 1]])
-    # Knots and the step after each: a kink or jump must be a block edge.
-    own = np.append(schedule.steps, np.minimum(schedule.steps + 1, horizon - 1))
-    return np.unique(np.append(own, extra))
+    return np.unique(np.append(schedule.steps, extra))
 
 
 def _by_blocks(
@@ -187,7 +186,15 @@ def replay(
     -------
     Replay
         With infinite losses where the recursion diverges.
+
+    Raises
+    ------
+    InvalidProblem
+        If the schedule carries a control that the dynamics does not have.
     """
+    extra = [name for name in schedule.controls if name != "eta"]
+    if extra:
+        raise InvalidProblem("controls", ", ".join(extra), "eta alone (plain SGD at fixed batch)")
     horizon = schedule.horizon
     eta_top = float(np.max(schedule.controls["eta"]))
     every_mode = spectrum.size <= MAX_MODES

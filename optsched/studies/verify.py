@@ -97,9 +97,6 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     began = time.perf_counter()
     if schedule.horizon != problem.horizon:
         raise InvalidProblem("horizon", problem.horizon, f"{schedule.horizon}, as the schedule's")
-    extra = [name for name in schedule.controls if name != "eta"]
-    if extra:
-        raise InvalidProblem("controls", ", ".join(extra), "eta alone (plain SGD at fixed batch)")
     assert problem.spectrum is not None
     played = replay(problem.spectrum, problem.dynamics, schedule)
     bound = certified_bound(

@@ -1,0 +1,82 @@
+"""Make the figures of the documentation: ``python docs/make_figures.py``.
+
+Writes docs/figures/first.png, by the command line, and docs/figures/phases.png.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from optsched import Problem, Solution, cli, solve
+
+FIGURES = Path(__file__).parent / "figures"
+HORIZONS = (10**3, 10**5, 10**7)
+COLOURS = ("#56B4E9", "#0072B2", "#000000")
+LOSS = {"easy": r"$T^{-(a-1)/a}$", "hard": r"$T^{-(a-1)/b}$"}
+
+
+def shapes(ax: Axes, solutions: list[Solution]) -> None:
+    """Optimal rates against the share of training that is done."""
+    for solution, colour in zip(solutions, COLOURS, strict=True):
+        done = (solution.t + 0.5) / solution.problem.horizon
+        exponent = round(np.log10(solution.problem.horizon))
+        ax.plot(done, solution.controls["eta"], color=colour, label=f"$T = 10^{exponent}$")
+    problem = solutions[0].problem
+    ax.set_title(f"{problem.phase} phase: a = {problem.a:g}, b = {problem.b:g}", fontsize=10)
+    ax.set_yscale("log")
+    ax.set_ylim(1e-4, 2.0)
+    ax.set_xlim(0.0, 1.0)
+    ax.set_xlabel("share of the steps, $t/T$")
+    ax.set_ylabel(r"optimal rate $\eta^*$")
+    ax.legend(frameon=False)
+
+
+def losses(ax: Axes, cases: list[list[Solution]]) -> None:
+    """Optimal excess loss against the horizon, with the slopes of the theory."""
+    for solutions, marker in zip(cases, "os", strict=True):
+        problem = solutions[0].problem
+        horizon = np.array([solution.problem.horizon for solution in solutions], float)
+        excess = np.array([solution.excess_loss for solution in solutions])
+        below = problem.a if problem.phase == "easy" else problem.b
+        slope = -(problem.a - 1.0) / below
+        ax.plot(horizon, excess, marker, color="black", label=f"{problem.phase}, optimum")
+        line = excess[-1] * (horizon / horizon[-1]) ** slope
+        ax.plot(horizon, line, "--", color="#D55E00", linewidth=1.2)
+        ax.annotate(
+            LOSS[problem.phase],
+            (horizon[1], line[1]),
+            xytext=(6, 6),
+            textcoords="offset points",
+            color="#D55E00",
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("horizon $T$")
+    ax.set_ylabel("excess loss $E(T)$")
+    ax.legend(frameon=False)
+
+
+def main() -> None:
+    """Solve and draw."""
+    FIGURES.mkdir(exist_ok=True)
+    first = "solve --a 3.5 --b 2 --horizon 1000 --force --plot"
+    if cli.main([*first.split(), str(FIGURES / "first.png")]):
+        raise SystemExit(1)
+    cases = [
+        [solve(Problem(3.5, b, horizon), replay_steps=10**4) for horizon in HORIZONS]
+        for b in (2.0, 5.0)
+    ]
+    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    shapes(axes[0], cases[0])
+    shapes(axes[1], cases[1])
+    losses(axes[2], cases)
+    figure.savefig(FIGURES / "phases.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
