@@ -1,448 +1,136 @@
 r"""Direct collocation: states and rates are the variables of one sparse nonlinear program.
 
-State j is the spectral energy :math:`e_j`; the excess loss :math:`E = \sum_j e_j` at every point
-in time is a variable of its own, so that everything else is diagonal in j. With
-:math:`x = \eta\lambda_j`, fall :math:`\varphi = 2x - (1 + 1/m) x^2`, :math:`L = \sigma^2 + E`:
-
-**Short blocks** (as many steps as there are stages, or fewer) are the recursion itself, step by
-step, :math:`e' = (1 - \varphi) e + (\eta^2/m) \nu_j L`.
-
-**Long blocks** of n steps are collocated at the Radau IIA points :math:`c_i` (order 2s - 1,
-L-stable: modes that decay within a block do no harm) on the differential equation
-
-.. math:: \dot e = -g e + \frac{g}{\varphi} \frac{\eta^2}{m} \nu_j L, \qquad
-   g = -\log(1 - \varphi),
-
-whose solution over one step of constant rate and loss is exactly the recursion. Step k lasts from
-k to k + 1, so that the rate at time t within the block is the linear interpolant at
-:math:`t - 1/2`.
-
-References
-----------
-Hairer & Wanner, *Solving Ordinary Differential Equations II*, section IV.5 (Radau IIA);
-Biegler, *Nonlinear Programming*, chapter 10 (collocation and its program).
+The program is `optsched.control.transcription.Transcription`, solved by IPOPT within a box around
+the log rates of the start. If the box holds a rate back, the program is built anew around the
+point that was reached: far from the optimum Newton's method on states and rates together wanders,
+and in log rates :math:`\eta \to 0` is a false optimum of every rate that matters little.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
-from scipy.special import roots_jacobi
 
 from optsched.control.mesh import StepMesh
 from optsched.control.method import Iterate, Method, Task
-from optsched.control.nlp import Pattern, ProgramResult, SparseProgram, solve_program
+from optsched.control.nlp import ProgramResult, solve_program
+from optsched.control.transcription import Transcription
 from optsched.model.dynamics import SGD
-from optsched.model.spectrum import Modes
 
-__all__ = ["Collocation", "Transcription", "radau"]
+__all__ = ["Collocation"]
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
-BUCKET = 4096  # padded numbers of (point, mode) pairs are multiples: compiled code is shared
-SERIES_BELOW = 1e-3  # falls smaller than this take the series of g / fall
-STATE_FLOOR = 1e-8  # of the excess loss: smaller states are not worth a scale of their own
+TRUST = 0.7  # half-width of the box in log rate
+BACK_OFF = (0.0, 0.01, 0.03, 0.1, 0.3)  # from the upper bound of the log rate, at the start
+SHRINK = 0.3  # of the box after a failure
+SMALLEST = 1e-2  # box, at which to give up
+ROUND_ITERATIONS = 60  # of IPOPT in one box; more are a sign of wandering
+# Tolerance asked of IPOPT, over that of the task, which is acceptable. The barrier holds active
+# constraints off by about the tolerance over their multiplier: where the rate of change is bounded
+# a smaller one tells the active from the inactive.
+STRICT, STRICTER = 1e-2, 1e-3
+SLACK = 1e-4  # of log E: by how much program and mesh may disagree about start and optimum
+MORE = "raise max_iterations, or start from another schedule."
+OPTIONS: dict[str, Any] = {
+    # The program is scaled already; a permuting scaling makes the factors slow and inexact.
+    "nlp_scaling_method": "none",
+    "mumps_scaling": 0,
+    "mumps_permuting_scaling": 0,
+    "mumps_pivtol": 1e-4,
+    "mumps_pivot_order": 5,  # nested dissection: ten times faster than the default choice
+    # The start is good: stay close to it.
+    "mu_init": 1e-6,
+    "bound_push": 1e-5,
+    "bound_frac": 1e-5,
+    "bound_relax_factor": 0.0,
+}
 
 
-def radau(stages: int) -> tuple[Floats, Floats]:
-    """Radau IIA points and differentiation matrix.
+def _calm(mesh: StepMesh, log_eta: Floats, max_change: float | None) -> Floats:
+    """Largest schedule below a given one that honours the bound on the rate of change."""
+    if max_change is None:
+        return log_eta
+    rates = np.exp(log_eta)
+    steps = mesh.steps[len(mesh.steps) - len(rates) :]
+    if steps[0] > 0:  # a warm-up: its slope is bounded too
+        rates[0] = min(rates[0], max_change * (steps[0] + 1.0))
+    apart = np.abs(steps[:, None] - steps).astype(float)
+    return np.log((rates + max_change * apart).min(1))
 
-    Parameters
-    ----------
-    stages : int
-        Number of points s >= 1.
 
-    Returns
-    -------
-    points : numpy.ndarray, shape (s,)
-        Points in (0, 1]; the last is 1.
-    matrix : numpy.ndarray, shape (s, s + 1)
-        ``matrix @ values`` is the derivative at the points of the polynomial through the values
-        at 0 and at the points.
+def _settled(task: Task, log_eta: Floats) -> Floats:
+    """Put a point exactly on the bounds that an interior-point method only comes close to."""
+
+    def snap(x: Floats, within: float) -> Floats:
+        x = np.where(x > task.upper - within, task.upper, x)
+        return np.where(x < task.lower + within, task.lower, x)
+
+    # The second time for the rounding of log and exp.
+    return snap(_calm(task.mesh, snap(log_eta, 1e-6), task.problem.max_change), 1e-12)
+
+
+def _start(task: Task) -> Floats:
+    """The start of the task, off its upper bounds where that is better, and feasible.
+
+    At the stability limit the loss does not fall at all without label noise, and no method gets
+    away from there in few steps.
     """
-    inner = roots_jacobi(stages - 1, 1.0, 0.0)[0] if stages > 1 else np.zeros(0)
-    points = np.append((1.0 + inner) / 2.0, 1.0)
-    nodes = np.append(0.0, points)
-    gaps = nodes[:, None] - nodes + np.eye(stages + 1)
-    weights = 1.0 / gaps.prod(1)  # barycentric
-    matrix = weights / weights[:, None] / gaps
-    np.fill_diagonal(matrix, 0.0)
-    np.fill_diagonal(matrix, -matrix.sum(1))
-    return points, matrix[1:]
+    starts = []
+    for offset in BACK_OFF:
+        start = np.clip(np.minimum(task.start, task.upper - offset), task.lower, task.upper)
+        calm = _calm(task.mesh, start, task.problem.max_change)
+        starts.append(np.maximum(calm, task.lower))
+    values = [task.objective(start)[0] for start in starts]
+    return starts[int(np.argmin([v if math.isfinite(v) else math.inf for v in values]))]
 
 
-class _Pair(NamedTuple):
-    """Constants of one point and one mode, as `_flow` sees them."""
+@dataclass
+class _Search:
+    """The boxes that were searched so far."""
 
-    lam: Any
-    nu: Any
-    weight: Any
-    length: Any
-    single: Any
+    centre: Floats
+    left: int
+    radius: float = TRUST
+    rounds: int = 0
+    converged: bool = False
+    message: str = ""
+    best: Floats = field(default_factory=lambda: np.zeros(0))
+    history: list[tuple[float, float]] = field(default_factory=list)
+    stats: dict[str, Any] = field(default_factory=dict)
 
-
-def _flow(values: Array, pair: _Pair, batch_size: float, sigma2: float) -> Array:
-    """Right-hand side at values = (state, excess loss, log rate of the left and right knot).
-
-    A single step gives the state after it, a point of a long block its length times the
-    derivative.
-    """
-    state, excess, left, right = values
-    eta = (1.0 - pair.weight) * jnp.exp(left) + pair.weight * jnp.exp(right)
-    x = eta * pair.lam
-    # The fall stays below 1 - 1/(m + 1); rounding must not carry it to 1.
-    fall = jnp.minimum(2.0 * x - (1.0 + 1.0 / batch_size) * x**2, 1.0 - 1e-15)
-    small = jnp.abs(fall) < SERIES_BELOW
-    safe = jnp.where(small, 0.5, fall)
-    series = jnp.polyval(1.0 / jnp.arange(7.0, 0.0, -1.0), fall)
-    ratio = jnp.where(small, series, -jnp.log1p(-safe) / safe)
-    stay = jnp.where(pair.single, 1.0 - fall, -pair.length * ratio * fall)
-    noise = eta**2 / batch_size * pair.nu * jnp.where(pair.single, 1.0, pair.length * ratio)
-    return stay * state + noise * (sigma2 + excess)
-
-
-_each = partial(jax.vmap, in_axes=(0, 0, None, None))
-_values = jax.jit(_each(_flow))
-_slopes = jax.jit(_each(jax.jacfwd(_flow)))
-_curvatures = jax.jit(_each(jax.hessian(_flow)))
-
-
-class _Points(NamedTuple):
-    """Points in time at which there are states: point 0 is the start, p = 1..P are unknown.
-
-    Row p - 1 of every array is point p: ``origin`` is the point at which the right-hand side is
-    taken, ``knots`` are the knots around it and ``weight`` the share of the right one, ``stencil``
-    are the points that the left-hand side combines with ``combine``.
-    """
-
-    origin: Ints
-    knots: Ints
-    weight: Floats
-    length: Floats
-    single: NDArray[np.bool_]
-    stencil: Ints
-    combine: Floats
-    block: Ints
-
-
-def _points(mesh: StepMesh, stages: int) -> _Points:
-    nodes, matrix = radau(stages)
-    # Before half a step the interpolant at t - 1/2 would leave the block.
-    longest = max(stages, math.floor(0.5 / float(nodes[0])))
-    counts = np.diff(np.append(mesh.steps, mesh.horizon))
-    rows: list[tuple[Any, ...]] = []
-    for i, n in enumerate(counts.tolist()):
-        at, knots = len(rows), (i, min(i + 1, len(counts) - 1))
-        if n <= longest:
-            unit = np.append(np.zeros(stages), 1.0)
-            for k in range(n):
-                stencil = np.full(stages + 1, at + k + 1)
-                rows.append((at + k, knots, k / n, 1.0, True, stencil, unit, i))
+    def take(self, program: Transcription, result: ProgramResult, reached: Floats) -> bool:
+        """Note a result; true if another box is worth a try."""
+        self.rounds += 1
+        self.left -= max(result.iterations, 1)
+        self.message = result.message
+        self.history += zip(result.objective, result.dual, strict=True)
+        self.stats.update(
+            status=result.status,
+            variables=len(program.lower),
+            constraints=len(program.row_lower),
+            excess_loss=math.exp(min(result.objective[-1], 700.0))
+            if result.objective
+            else math.nan,
+            primal_infeasibility=result.primal[-1] if result.primal else math.nan,
+            dual_infeasibility=result.dual[-1] if result.dual else math.nan,
+        )
+        self.best = reached
+        if result.converged:
+            moved = np.abs(reached - self.centre)
+            self.centre = reached
+            self.converged = bool(moved.max() < self.radius - 1e-3)
+            if not self.converged:
+                self.message = "The rates still moved when the iterations were spent; " + MORE
         else:
-            stencil = np.arange(at, at + stages + 1)
-            for k in range(stages):
-                weight = nodes[k] - 0.5 / n
-                rows.append((at + k + 1, knots, weight, n, False, stencil, matrix[k], i))
-    origin, knots, weight, length, single, stencil, combine, block = zip(*rows, strict=True)
-    return _Points(
-        np.array(origin),
-        np.array(knots),
-        np.array(weight, dtype=float),
-        np.array(length, dtype=float),
-        np.array(single),
-        np.array(stencil),
-        np.array(combine, dtype=float),
-        np.array(block),
-    )
-
-
-class Transcription(SparseProgram):
-    r"""The optimal-control problem on a mesh as a sparse nonlinear program.
-
-    Variables: log rates of the free controls, then the excess loss at all P points, then the
-    states at all points (mode by mode at each), the last two over their values on the starting
-    schedule. Constraints: P x J defects, each over the sum of its terms on the starting schedule;
-    P sums :math:`E_p = \sum_j e_{pj}`; bounds on the rate of change where one can be active.
-    The objective is the logarithm of the final excess loss.
-
-    Parameters
-    ----------
-    dynamics : SGD
-        The exact recursion.
-    modes : Modes
-        Nodes; those without mass are left out.
-    mesh : StepMesh
-    start : numpy.ndarray, shape (n,)
-        Log rates of the free controls to scale with and to start from.
-    lower, upper : numpy.ndarray, shape (n,)
-        Bounds of the log rates.
-    stages : int
-        Radau IIA points in a long block.
-    max_change : float, optional
-        Largest change of the rate from one step to the next.
-
-    Attributes
-    ----------
-    x0 : numpy.ndarray
-        The starting schedule and its trajectory: all defects are zero.
-    """
-
-    def __init__(
-        self,
-        dynamics: SGD,
-        modes: Modes,
-        mesh: StepMesh,
-        start: Floats,
-        lower: Floats,
-        upper: Floats,
-        *,
-        stages: int = 3,
-        max_change: float | None = None,
-    ) -> None:
-        massive = (modes.mu > 0.0) | (modes.nu > 0.0)
-        self._initial = np.asarray(modes.mu, dtype=float)[massive]
-        lam, nu = modes.lam[massive], modes.nu[massive]
-        self._noise = (float(dynamics.batch_size), float(dynamics.sigma2))
-        self._points = points = _points(mesh, stages)
-        self.free, self.count, self.width = len(start), len(points.weight), len(lam)
-        self._source = mesh.source[points.knots]
-        self._log_scale = np.log(mesh.scale)[points.knots]
-        self._pad = -(self.count * self.width) % BUCKET
-        grid = np.broadcast_arrays(
-            lam, nu, points.weight[:, None], points.length[:, None], points.single[:, None]
-        )
-        with jax.enable_x64(True):
-            self._pairs = _Pair(*(jnp.asarray(self._flat(column)) for column in grid))
-        states, stay = self._simulate(start)
-        self._scale(states, stay)
-        self._change = _change_rows(mesh, max_change, float(np.exp(upper.max())))
-        inner = np.concatenate([self._excess_scale, self._state_scale[1:].ravel()])
-        trajectory = np.concatenate([states[1:].sum(1), states[1:].ravel()]) / inner
-        self.x0 = np.concatenate([start, trajectory])
-        unbounded = np.full(len(trajectory), np.inf)
-        self.lower = np.concatenate([lower, -unbounded])
-        self.upper = np.concatenate([upper, unbounded])
-        width = np.append(np.zeros(len(trajectory)), np.ones(len(self._change.right)))
-        self.row_lower, self.row_upper = -width, width
-        self._build_patterns()
-
-    def _flat(self, column: Any) -> Floats:
-        """Values of all (point, mode) pairs in one padded vector."""
-        return np.append(np.ravel(column), np.zeros(self._pad)).astype(float)
-
-    def _values_of(self, log_free: Floats, excess: Floats, states: Floats) -> Array:
-        """Arguments of `_flow` for all pairs; ``excess`` and ``states`` start with point 0."""
-        origin = self._points.origin
-        knots = log_free[self._source] + self._log_scale
-        shape = (self.count, self.width)
-        columns = (states[origin], excess[origin][:, None], knots[:, :1], knots[:, 1:])
-        flat = [self._flat(np.broadcast_to(column, shape)) for column in columns]
-        return jnp.asarray(np.stack(flat, axis=1))
-
-    def _unpack(self, x: Floats) -> tuple[Array, Floats]:
-        """Arguments of `_flow`, and the states at all points, from the scaled variables."""
-        log_free, excess, states = np.split(x, [self.free, self.free + self.count])
-        states = states.reshape(self.count, self.width) * self._state_scale[1:]
-        states = np.concatenate([self._initial[None], states])
-        excess = np.append(self._initial.sum(), excess * self._excess_scale)
-        return self._values_of(log_free, excess, states), states
-
-    def _call(self, function: Any, values: Array) -> Floats:
-        """A compiled function on all pairs, without the padding: shape (P, J, ...)."""
-        with jax.enable_x64(True):
-            result = np.asarray(function(values, self._pairs, *self._noise))
-        return result[: self.count * self.width].reshape(self.count, self.width, *result.shape[1:])
-
-    def _simulate(self, log_free: Floats) -> tuple[Floats, Floats]:
-        """States (P + 1, J) of the scheme itself for given rates, and factors of the states."""
-        points, sigma2 = self._points, self._noise[1]
-        zeros = np.zeros((self.count + 1, self.width))
-        with jax.enable_x64(True):
-            values = self._values_of(log_free, zeros[:, 0], zeros)
-        slopes = self._call(_slopes, values)
-        stay, gain = slopes[..., 0], slopes[..., 1]
-        states = zeros
-        states[0] = self._initial
-        first = 0
-        while first < self.count:
-            now = states[first]
-            if points.single[first]:
-                states[first + 1] = stay[first] * now + gain[first] * (sigma2 + now.sum())
-                first += 1
-                continue
-            stages = points.stencil.shape[1] - 1
-            part = slice(first, first + stages)
-            matrix = np.broadcast_to(points.combine[part, 1:], (self.width, stages, stages))
-            matrix = matrix - stay[part].T[:, :, None] * np.eye(stages)
-            inverse = np.linalg.inv(matrix)
-            free = inverse @ (-points.combine[part, 0]) * now[:, None]
-            forced = inverse * gain[part].T[:, None, :]  # response to the loss at each stage
-            loss = np.linalg.solve(
-                np.eye(stages) - forced.sum(0), sigma2 + free.sum(0)
-            )
-            states[first + 1 : first + stages + 1] = (free + forced @ loss).T
-            first += stages
-        return states, stay
-
-    def _scale(self, states: Floats, stay: Floats) -> None:
-        """Scales of states, excess losses and defects from a trajectory."""
-        points = self._points
-        excess = np.maximum(np.abs(states.sum(1)), 1e-300)
-        self._state_scale = np.maximum(np.abs(states), STATE_FLOOR * excess[:, None])
-        self._excess_scale = excess[1:]
-        terms = np.abs(points.combine)[..., None] * self._state_scale[points.stencil]
-        flow = np.abs(stay) * self._state_scale[points.origin]
-        self._defect_scale = terms.max(1) + flow
-
-    def _build_patterns(self) -> None:
-        """Places of all derivative entries, in the order in which they are computed."""
-        points, change = self._points, self._change
-        p = np.arange(self.count)
-        j = np.arange(self.width)
-        first = self.free + self.count
-        shape = (self.count, self.width)
-
-        def state(point: Ints) -> Ints:
-            """Column of each state at some points; negative for the given start."""
-            column = first + (point[..., None] - 1) * self.width + j
-            return np.where(point[..., None] > 0, column, -1)
-
-        excess = np.where(points.origin > 0, self.free + points.origin - 1, -1)[:, None]
-        columns = (state(points.origin), excess, self._source[:, :1], self._source[:, 1:])
-        origin, total, left, right = (np.broadcast_to(column, shape) for column in columns)
-        defect = p[:, None] * self.width + j
-        balance = defect.size + p
-        bound = defect.size + self.count + np.arange(len(change.right))
-        stencil = state(points.stencil)
-        entries = [
-            (np.broadcast_to(defect[:, None], stencil.shape), stencil),
-            *((defect, column) for column in (origin, total, left, right)),
-            (balance, self.free + p),
-            (np.broadcast_to(balance[:, None], shape), state(p + 1)),
-            (bound, change.right),
-            (bound, change.left),
-        ]
-        rows, places = (np.concatenate([np.ravel(e[i]) for e in entries]) for i in (0, 1))
-        size = len(self.x0)
-        self.jacobian_pattern = Pattern((len(self.row_lower), size), rows, places)
-        final = np.array([self.free + self.count - 1])
-        pairs = [
-            *((column, origin) for column in (left, right)),
-            *((self._source[:, i], excess[:, 0]) for i in (0, 1)),
-            *((self._source[:, i], self._source[:, k]) for i, k in ((0, 0), (0, 1), (1, 1))),
-            (final, final),
-            (change.right, change.right),
-            (change.left, change.left),
-        ]
-        low = np.concatenate([np.ravel(np.minimum(a, b)) for a, b in pairs])
-        high = np.concatenate([np.ravel(np.maximum(a, b)) for a, b in pairs])
-        # Leave out what touches the given start: marked by a negative column.
-        self.hessian_pattern = Pattern((size, size), np.maximum(low, 0), np.where(low < 0, -1, high))
-        # Entry (left, right) stands for two, unless both are the same control: then both count.
-        self._both = np.where(self._source[:, 0] == self._source[:, 1], 2.0, 1.0)
-
-    def objective(self, x: Floats) -> float:
-        final = x[self.free + self.count - 1]
-        return math.log(final) + math.log(self._excess_scale[-1]) if final > 0.0 else math.nan
-
-    def gradient(self, x: Floats) -> Floats:
-        gradient = np.zeros_like(x)
-        final = self.free + self.count - 1
-        gradient[final] = 1.0 / x[final]
-        return gradient
-
-    def changes(self, x: Floats) -> Floats:
-        """Changes of the rate over blocks, in units of what is allowed."""
-        change = self._change
-        right = change.right_scale * np.exp(x[change.right])
-        return right - change.left_scale * np.exp(x[change.left])
-
-    def constraints(self, x: Floats) -> Floats:
-        with jax.enable_x64(True):
-            values, states = self._unpack(x)
-        points = self._points
-        moved = np.einsum("pk,pkj->pj", points.combine, states[points.stencil])
-        defects = (moved - self._call(_values, values)) / self._defect_scale
-        balance = x[self.free : self.free + self.count] - states[1:].sum(1) / self._excess_scale
-        return np.concatenate([defects.ravel(), balance, self.changes(x)])
-
-    def jacobian(self, x: Floats) -> Floats:
-        with jax.enable_x64(True):
-            values, _ = self._unpack(x)
-        points, change = self._points, self._change
-        slopes = -self._call(_slopes, values) / self._defect_scale[..., None]
-        scales = np.append(1.0, self._excess_scale)
-        linear = points.combine[..., None] * self._state_scale[points.stencil]
-        entries = (
-            linear / self._defect_scale[:, None],
-            slopes[..., 0] * self._state_scale[points.origin],
-            slopes[..., 1] * scales[points.origin][:, None],
-            slopes[..., 2],
-            slopes[..., 3],
-            np.ones(self.count),
-            -self._state_scale[1:] / self._excess_scale[:, None],
-            change.right_scale * np.exp(x[change.right]),
-            -change.left_scale * np.exp(x[change.left]),
-        )
-        return self.jacobian_pattern.fill(np.concatenate([np.ravel(e) for e in entries]))
-
-    def hessian(self, x: Floats, weight: float, multipliers: Floats) -> Floats:
-        with jax.enable_x64(True):
-            values, _ = self._unpack(x)
-        points, change = self._points, self._change
-        defects, _, bounds = np.split(
-            multipliers, [self.count * self.width, self.count * (self.width + 1)]
-        )
-        curvatures = self._call(_curvatures, values)
-        pull = -defects.reshape(self.count, self.width) / self._defect_scale
-        curvatures = curvatures * pull[..., None, None]
-        scales = np.append(1.0, self._excess_scale)[points.origin]
-        states = self._state_scale[points.origin]
-        summed = curvatures.sum(1)
-        entries = (
-            curvatures[..., 0, 2] * states,
-            curvatures[..., 0, 3] * states,
-            summed[:, 1, 2] * scales,
-            summed[:, 1, 3] * scales,
-            summed[:, 2, 2],
-            summed[:, 2, 3] * self._both,
-            summed[:, 3, 3],
-            np.array([-weight / x[self.free + self.count - 1] ** 2]),
-            bounds * change.right_scale * np.exp(x[change.right]),
-            -bounds * change.left_scale * np.exp(x[change.left]),
-        )
-        return self.hessian_pattern.fill(np.concatenate([np.ravel(e) for e in entries]))
-
-
-class _Change(NamedTuple):
-    """Bounds on the rate of change: scaled rates of the right knot minus the left, in [-1, 1]."""
-
-    left: Ints
-    right: Ints
-    left_scale: Floats
-    right_scale: Floats
-
-
-def _change_rows(mesh: StepMesh, max_change: float | None, cap: float) -> _Change:
-    """Rows of the blocks on which ``max_change`` can be active for rates up to ``cap``."""
-    allowed = (math.inf if max_change is None else max_change) * np.diff(mesh.steps)
-    rows = np.flatnonzero(allowed < cap)
-    return _Change(
-        mesh.source[rows],
-        mesh.source[rows + 1],
-        mesh.scale[rows] / allowed[rows],
-        mesh.scale[rows + 1] / allowed[rows],
-    )
+            self.radius *= SHRINK
+        return not self.converged and self.left > 0 and self.radius > SMALLEST
 
 
 @dataclass(frozen=True)
@@ -470,61 +158,67 @@ class Collocation(Method):
     verbose: bool = False
 
     def run(self, task: Task) -> Iterate:
+        """Solve the transcription on the mesh of the task; never raises for non-convergence."""
         dynamics = task.objective.dynamics
         if not isinstance(dynamics, SGD) or dynamics.continuous:
             raise TypeError(f"collocation knows the recursion of plain SGD only, not {dynamics!r}")
-        clock = time.perf_counter()
-        start = np.clip(task.start, task.lower, task.upper)
-        with jax.enable_x64(True):
-            program = Transcription(
-                dynamics,
-                task.objective.modes,
-                task.mesh,
-                start,
-                task.lower,
-                task.upper,
-                stages=self.stages,
-                max_change=task.problem.max_change,
-            )
+        start = _start(task)
+        search = _Search(start, self.max_iterations)
+        strict = STRICT if task.problem.max_change is None else STRICTER
+        seconds = np.zeros(2)
+        more = True
+        while more:
+            began = time.perf_counter()
+            program = self._program(task, dynamics, search)
             built = time.perf_counter()
-            result = solve_program(
-                program,
-                program.x0,
-                verbose=self.verbose,
-                tol=task.tol,
-                max_iter=self.max_iterations,
-                nlp_scaling_method="none",
-                mu_init=1e-4,
-                bound_relax_factor=0.0,
-                **EXTRA,
-            )
-        return self._iterate(task, program, result, (built - clock, time.perf_counter() - built))
+            with jax.enable_x64(True):
+                result = solve_program(
+                    program,
+                    program.x0,
+                    verbose=self.verbose,
+                    tol=strict * task.tol,
+                    acceptable_tol=task.tol,
+                    acceptable_iter=4,
+                    max_iter=min(search.left, ROUND_ITERATIONS),
+                    **OPTIONS,
+                )
+            seconds += (built - began, time.perf_counter() - built)
+            more = search.take(program, result, _settled(task, program.log_rates(result.x)))
+        return self._finish(task, search, start, seconds)
 
-    @staticmethod
-    def _iterate(
-        task: Task, program: Transcription, result: ProgramResult, seconds: tuple[float, float]
-    ) -> Iterate:
-        """The better of the program's result and the start, as the mesh's own objective sees it."""
-        log_eta = np.clip(result.x[: program.free], task.lower, task.upper)
-        converged, message = result.converged, result.message
-        start = np.clip(task.start, task.lower, task.upper)
-        before, after = task.objective(start)[0], task.objective(log_eta)[0]
-        # A start that breaks the bound on the rate of change is no rival.
-        feasible = bool(np.all(np.abs(program.changes(start)) <= 1.0 + 1e-9))
-        if not math.isfinite(after) or (feasible and after > before + 1e-9):
+    def _program(self, task: Task, dynamics: SGD, search: _Search) -> Transcription:
+        metric = task.objective(search.centre)[2]
+        usable = bool(np.all(np.isfinite(metric)) and metric.max() > 0.0)
+        return Transcription(
+            dynamics,
+            task.objective.modes,
+            task.mesh,
+            search.centre,
+            np.maximum(task.lower, search.centre - search.radius),
+            np.minimum(task.upper, search.centre + search.radius),
+            stages=self.stages,
+            max_change=task.problem.max_change,
+            metric=metric if usable else None,
+        )
+
+    def _finish(self, task: Task, search: _Search, start: Floats, seconds: Floats) -> Iterate:
+        """The last point, or the last box's centre or the start where those are better."""
+        points = [search.best, search.centre, start] if not search.converged else [search.best]
+        values = [task.objective(point)[0] for point in [*points, start]]
+        *values, before = [value if math.isfinite(value) else math.inf for value in values]
+        chosen = int(np.argmin(values))
+        log_eta, converged, message = points[chosen], search.converged, search.message
+        if converged and values[0] > before + SLACK:
             converged, log_eta = False, start
-            message += " Its schedule is worse than the start, which is kept; add knots."
-        history = list(zip(result.objective, result.dual, strict=True))
+            message = (
+                "The program's optimum is worse than the start on the exact recursion, so the "
+                "start is kept: the mesh is too coarse; add knots or stages."
+            )
         stats = {
-            "iterations": result.iterations,
-            "status": result.status,
-            "variables": len(program.lower),
-            "constraints": len(program.row_lower),
-            "excess_loss": math.exp(result.objective[-1]) if result.objective else math.nan,
-            "primal_infeasibility": result.primal[-1] if result.primal else math.nan,
-            "dual_infeasibility": result.dual[-1] if result.dual else math.nan,
-            "build_seconds": seconds[0],
-            "solve_seconds": seconds[1],
+            "iterations": self.max_iterations - search.left,
+            "boxes": search.rounds,
+            **search.stats,
+            "build_seconds": float(seconds[0]),
+            "solve_seconds": float(seconds[1]),
         }
-        return Iterate(log_eta, converged, message, history, stats)
-EXTRA: dict = {}
+        return Iterate(log_eta, converged, message, search.history, stats)

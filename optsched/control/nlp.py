@@ -24,8 +24,7 @@ Ints = NDArray[np.int64]
 _MORE = "raise max_iterations, or start from another schedule"
 _STATUS = {
     "Solve_Succeeded": "IPOPT found a local optimum to the tolerance.",
-    "Solved_To_Acceptable_Level": "IPOPT stopped at a point that is close to optimal, but above "
-    "the tolerance; accept it, or loosen tol.",
+    "Solved_To_Acceptable_Level": "IPOPT found a local optimum to the acceptable tolerance.",
     "Feasible_Point_Found": "IPOPT found a feasible point of a square problem: nothing was free.",
     "Maximum_Iterations_Exceeded": f"IPOPT reached its limit of iterations; {_MORE}.",
     "Maximum_CpuTime_Exceeded": f"IPOPT reached its limit of time; {_MORE}.",
@@ -73,7 +72,7 @@ class Pattern:
 
     def fill(self, entries: Floats) -> Floats:
         """Nonzeros, in the order of ``rows`` and ``columns``, from the values of all entries."""
-        return np.bincount(self._place, entries[self._keep], self.size)
+        return np.bincount(self._place, entries[self._keep], self.size).astype(float, copy=False)
 
     def dense(self, nonzeros: Floats) -> Floats:
         """The matrix as a dense array."""
@@ -163,9 +162,9 @@ class _Call(casadi.Callback):  # type: ignore[misc]
     def has_eval_buffer(self) -> bool:
         return True
 
-    def eval_buffer(self, arguments: Any, results: Any) -> int:
-        values = self._function(*(np.frombuffer(a) for a in arguments if a is not None))
-        for buffer, value in zip(results, values, strict=True):
+    def eval_buffer(self, arg: Any, res: Any) -> int:
+        values = self._function(*(np.frombuffer(a) for a in arg if a is not None))
+        for buffer, value in zip(res, values, strict=True):
             if buffer is not None and buffer.nbytes:
                 np.frombuffer(buffer)[:] = value
         return 0
@@ -182,7 +181,7 @@ class ProgramResult:
     status : str
         IPOPT's own word for it.
     converged : bool
-        Whether the tolerance was met.
+        Whether ``tol`` or ``acceptable_tol`` was met.
     message : str
         The same as a sentence that says what to do.
     iterations : int
@@ -207,9 +206,7 @@ def _callbacks(program: SparseProgram) -> dict[str, _Call]:
     f, g, one = program.objective, program.constraints, dense(1, 1)
     multipliers = {"lam_f": one, "lam_g": dense(k, 1)}
     return {
-        "nlp": _Call(
-            "program", point, {"f": one, "g": dense(k, 1)}, lambda x, *_: (f(x), g(x))
-        ),
+        "nlp": _Call("program", point, {"f": one, "g": dense(k, 1)}, lambda x, *_: (f(x), g(x))),
         "grad_f": _Call(
             "gradient",
             point,
@@ -251,6 +248,9 @@ def solve_program(
     ProgramResult
         Never raises for want of convergence.
     """
+    if not np.all(np.isfinite(x0)):
+        status = "Invalid_Number_Detected"
+        return ProgramResult(x0, status, False, _STATUS[status], 0, [], [], [])
     calls = _callbacks(program)  # CasADi keeps no reference: they must outlive the solver
     quiet = {} if verbose else {"ipopt.print_level": 0, "ipopt.sb": "yes"}
     solver = casadi.nlpsol(
@@ -281,7 +281,7 @@ def solve_program(
     return ProgramResult(
         np.asarray(result["x"], dtype=float).ravel(),
         status,
-        status in ("Solve_Succeeded", "Feasible_Point_Found"),
+        status in ("Solve_Succeeded", "Solved_To_Acceptable_Level", "Feasible_Point_Found"),
         message,
         int(stats.get("iter_count", 0)),
         *([float(v) for v in trail.get(key, [])] for key in ("obj", "inf_pr", "inf_du")),

@@ -82,8 +82,10 @@ def _run(method: Method, task: Task, hopeless: bool) -> _Stage:
         iterate = method.run(task)
     residual = task_residual(task, iterate.log_eta)
     if not (hopeless or residual <= task.tol):
-        iterate = _polish(task, iterate)
-        residual = task_residual(task, iterate.log_eta)
+        finished = _polish(task, iterate)
+        after = task_residual(task, finished.log_eta)
+        if after < residual:
+            iterate, residual = finished, after
     _, gradient, _ = task.objective(iterate.log_eta)
     return _Stage(task, iterate, gradient, residual, task.objective.audit(iterate.log_eta))
 

@@ -1,167 +1,45 @@
-r"""Radau IIA transcription of the optimal-control problem into a sparse nonlinear program.
+r"""The optimal-control problem of SGD as a sparse nonlinear program.
 
-State j is the spectral energy :math:`e_j`; the excess loss :math:`E = \sum_j e_j` at every point
-in time is a variable of its own, so that everything else is diagonal in j. With
-:math:`x = \eta\lambda_j`, fall :math:`\varphi = 2x - (1 + 1/m) x^2`, :math:`L = \sigma^2 + E`:
-
-**Short blocks** (as many steps as there are stages, or fewer) are the recursion itself, step by
-step, :math:`e' = (1 - \varphi) e + (\eta^2/m) \nu_j L`.
-
-**Long blocks** of n steps are collocated at the Radau IIA points :math:`c_i` (order 2s - 1,
-L-stable: modes that decay within a block do no harm) on the differential equation
-
-.. math:: \dot e = -g e + \frac{g}{\varphi} \frac{\eta^2}{m} \nu_j L, \qquad
-   g = -\log(1 - \varphi),
-
-whose solution over one step of constant rate and loss is exactly the recursion. Step k lasts from
-k to k + 1, so that the rate at time t within the block is the linear interpolant at
-:math:`t - 1/2`.
+States and rates are variables, and so is the excess loss :math:`E_p = \sum_j e_{pj}` at every point
+in time: given it, everything is diagonal in the modes j. One point and one mode then have
+a right-hand side of four variables, `optsched.control.radau.flow`, and all derivatives are sums of
+its gradients and 4 x 4 Hessians.
 
 References
 ----------
-Hairer & Wanner, *Solving Ordinary Differential Equations II*, section IV.5 (Radau IIA);
 Biegler, *Nonlinear Programming*, chapter 10 (collocation and its program).
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
-from scipy.special import roots_jacobi
 
 from optsched.control.mesh import StepMesh
 from optsched.control.nlp import Pattern, SparseProgram
+from optsched.control.radau import (
+    Pair,
+    collocation_points,
+    flow_curvatures,
+    flow_slopes,
+    flow_values,
+)
 from optsched.model.dynamics import SGD
 from optsched.model.spectrum import Modes
 
-__all__ = ["Transcription", "radau"]
+__all__ = ["Transcription"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-BUCKET = 4096  # padded numbers of (point, mode) pairs are multiples: compiled code is shared
-SERIES_BELOW = 1e-3  # falls smaller than this take the series of g / fall
+CHUNK = 4096  # (point, mode) pairs of one call: one size, so that code is compiled once
 METRIC_FLOOR = 1e-6  # of the largest metric: weaker controls are not stretched further
 STATE_FLOOR = 1e-8  # of the excess loss: smaller states are not worth a scale of their own
-
-
-def radau(stages: int) -> tuple[Floats, Floats]:
-    """Radau IIA points and differentiation matrix.
-
-    Parameters
-    ----------
-    stages : int
-        Number of points s >= 1.
-
-    Returns
-    -------
-    points : numpy.ndarray, shape (s,)
-        Points in (0, 1]; the last is 1.
-    matrix : numpy.ndarray, shape (s, s + 1)
-        ``matrix @ values`` is the derivative at the points of the polynomial through the values
-        at 0 and at the points.
-    """
-    inner = roots_jacobi(stages - 1, 1.0, 0.0)[0] if stages > 1 else np.zeros(0)
-    points = np.append((1.0 + inner) / 2.0, 1.0)
-    nodes = np.append(0.0, points)
-    gaps = nodes[:, None] - nodes + np.eye(stages + 1)
-    weights = 1.0 / gaps.prod(1)  # barycentric
-    matrix = weights / weights[:, None] / gaps
-    np.fill_diagonal(matrix, 0.0)
-    np.fill_diagonal(matrix, -matrix.sum(1))
-    return points, matrix[1:]
-
-
-class _Pair(NamedTuple):
-    """Constants of one point and one mode, as `_flow` sees them."""
-
-    lam: Any
-    nu: Any
-    weight: Any
-    length: Any
-    single: Any
-
-
-def _flow(values: Array, pair: _Pair, batch_size: float, sigma2: float) -> Array:
-    """Right-hand side at values = (state, excess loss, log rate of the left and right knot).
-
-    A single step gives the state after it, a point of a long block its length times the
-    derivative.
-    """
-    state, excess, left, right = values
-    eta = (1.0 - pair.weight) * jnp.exp(left) + pair.weight * jnp.exp(right)
-    x = eta * pair.lam
-    # The fall stays below 1 - 1/(m + 1); rounding must not carry it to 1.
-    fall = jnp.minimum(2.0 * x - (1.0 + 1.0 / batch_size) * x**2, 1.0 - 1e-15)
-    small = jnp.abs(fall) < SERIES_BELOW
-    safe = jnp.where(small, 0.5, fall)
-    series = jnp.polyval(1.0 / jnp.arange(7.0, 0.0, -1.0), fall)
-    ratio = jnp.where(small, series, -jnp.log1p(-safe) / safe)
-    stay = jnp.where(pair.single, 1.0 - fall, -pair.length * ratio * fall)
-    noise = eta**2 / batch_size * pair.nu * jnp.where(pair.single, 1.0, pair.length * ratio)
-    return stay * state + noise * (sigma2 + excess)
-
-
-_each = partial(jax.vmap, in_axes=(0, 0, None, None))
-_values = jax.jit(_each(_flow))
-_slopes = jax.jit(_each(jax.jacfwd(_flow)))
-_curvatures = jax.jit(_each(jax.hessian(_flow)))
-
-
-class _Points(NamedTuple):
-    """Points in time at which there are states: point 0 is the start, p = 1..P are unknown.
-
-    Row p - 1 of every array is point p: ``origin`` is the point at which the right-hand side is
-    taken, ``knots`` are the knots around it and ``weight`` the share of the right one, ``stencil``
-    are the points that the left-hand side combines with ``combine``.
-    """
-
-    origin: Ints
-    knots: Ints
-    weight: Floats
-    length: Floats
-    single: NDArray[np.bool_]
-    stencil: Ints
-    combine: Floats
-    block: Ints
-
-
-def _points(mesh: StepMesh, stages: int) -> _Points:
-    nodes, matrix = radau(stages)
-    # Before half a step the interpolant at t - 1/2 would leave the block.
-    longest = max(stages, math.floor(0.5 / float(nodes[0])))
-    counts = np.diff(np.append(mesh.steps, mesh.horizon))
-    rows: list[tuple[Any, ...]] = []
-    for i, n in enumerate(counts.tolist()):
-        at, knots = len(rows), (i, min(i + 1, len(counts) - 1))
-        if n <= longest:
-            unit = np.append(np.zeros(stages), 1.0)
-            for k in range(n):
-                stencil = np.full(stages + 1, at + k + 1)
-                rows.append((at + k, knots, k / n, 1.0, True, stencil, unit, i))
-        else:
-            stencil = np.arange(at, at + stages + 1)
-            for k in range(stages):
-                weight = nodes[k] - 0.5 / n
-                rows.append((at + k + 1, knots, weight, n, False, stencil, matrix[k], i))
-    origin, knots, weight, length, single, stencil, combine, block = zip(*rows, strict=True)
-    return _Points(
-        np.array(origin),
-        np.array(knots),
-        np.array(weight, dtype=float),
-        np.array(length, dtype=float),
-        np.array(single),
-        np.array(stencil),
-        np.array(combine, dtype=float),
-        np.array(block),
-    )
 
 
 class _Change(NamedTuple):
@@ -188,11 +66,11 @@ def _change_rows(mesh: StepMesh, max_change: float | None, cap: float) -> _Chang
 class Transcription(SparseProgram):
     r"""The optimal-control problem on a mesh as a sparse nonlinear program.
 
-    Variables: log rates of the free controls, then the excess loss at all P points, then the
-    states at all points (mode by mode at each), the last two over their values on the starting
-    schedule. Constraints: P x J defects, each over the sum of its terms on the starting schedule;
-    P sums :math:`E_p = \sum_j e_{pj}`; bounds on the rate of change where one can be active.
-    The objective is the logarithm of the final excess loss.
+    Variables: log rates of the free controls, from the start and scaled; the excess loss at all P
+    points; the states at all points (mode by mode at each), these two over their values on the
+    starting schedule. Constraints: P x J defects, each over the sum of its terms on the starting
+    schedule; P sums :math:`E_p = \sum_j e_{pj}`; bounds on the rate of change where one can be
+    active. The objective is the logarithm of the final excess loss.
 
     Parameters
     ----------
@@ -209,6 +87,9 @@ class Transcription(SparseProgram):
         Radau IIA points in a long block.
     max_change : float, optional
         Largest change of the rate from one step to the next.
+    metric : numpy.ndarray, shape (n,), optional
+        Estimate of the curvature of the objective in each log rate; each is scaled to about 1, so
+        that rates that matter little do not run away. None if they need no scaling.
 
     Attributes
     ----------
@@ -236,16 +117,17 @@ class Transcription(SparseProgram):
         self._initial = np.asarray(modes.mu, dtype=float)[massive]
         lam, nu = modes.lam[massive], modes.nu[massive]
         self._noise = (float(dynamics.batch_size), float(dynamics.sigma2))
-        self._points = points = _points(mesh, stages)
+        self._points = points = collocation_points(mesh, stages)
         self.free, self.count, self.width = len(start), len(points.weight), len(lam)
         self._source = mesh.source[points.knots]
         self._log_scale = np.log(mesh.scale)[points.knots]
-        self._pad = -(self.count * self.width) % BUCKET
+        self._pad = -(self.count * self.width) % CHUNK
         grid = np.broadcast_arrays(
             lam, nu, points.weight[:, None], points.length[:, None], points.single[:, None]
         )
         with jax.enable_x64(True):
-            self._pairs = _Pair(*(jnp.asarray(self._flat(column)) for column in grid))
+            columns = [jnp.asarray(self._flat(column)) for column in grid]
+            self._pairs = [Pair(*chunk) for chunk in zip(*columns, strict=True)]
         states, stay = self._simulate(start)
         self._scale(states, stay)
         self._change = _change_rows(mesh, max_change, float(np.exp(upper.max())))
@@ -260,20 +142,20 @@ class Transcription(SparseProgram):
         self._build_patterns()
 
     def _flat(self, column: Any) -> Floats:
-        """Values of all (point, mode) pairs in one padded vector."""
-        return np.append(np.ravel(column), np.zeros(self._pad)).astype(float)
+        """Values of all (point, mode) pairs, padded, in rows of one chunk each."""
+        return np.append(np.ravel(column), np.zeros(self._pad)).astype(float).reshape(-1, CHUNK)
 
-    def _values_of(self, log_free: Floats, excess: Floats, states: Floats) -> Array:
-        """Arguments of `_flow` for all pairs; ``excess`` and ``states`` start with point 0."""
+    def _values_of(self, log_free: Floats, excess: Floats, states: Floats) -> Floats:
+        """Arguments of `flow` for all pairs; ``excess`` and ``states`` start with point 0."""
         origin = self._points.origin
         knots = log_free[self._source] + self._log_scale
         shape = (self.count, self.width)
         columns = (states[origin], excess[origin][:, None], knots[:, :1], knots[:, 1:])
         flat = [self._flat(np.broadcast_to(column, shape)) for column in columns]
-        return jnp.asarray(np.stack(flat, axis=1))
+        return np.stack(flat, axis=-1)
 
-    def _unpack(self, x: Floats) -> tuple[Array, Floats]:
-        """Arguments of `_flow`, and the states at all points, from the scaled variables."""
+    def _unpack(self, x: Floats) -> tuple[Floats, Floats]:
+        """Arguments of `flow`, and the states at all points, from the scaled variables."""
         log_free = self.log_rates(x)
         _, excess, states = np.split(x, [self.free, self.free + self.count])
         states = states.reshape(self.count, self.width) * self._state_scale[1:]
@@ -285,19 +167,26 @@ class Transcription(SparseProgram):
         """Log rates of the free controls."""
         return self._start + self._step * x[: self.free]
 
-    def _call(self, function: Any, values: Array) -> Floats:
+    def states(self, x: Floats) -> Floats:
+        """States at all points, shape (P + 1, J), the given start first."""
+        return self._unpack(x)[1]
+
+    def _call(self, function: Any, values: Floats) -> Floats:
         """A compiled function on all pairs, without the padding: shape (P, J, ...)."""
         with jax.enable_x64(True):
-            result = np.asarray(function(values, self._pairs, *self._noise))
-        return result[: self.count * self.width].reshape(self.count, self.width, *result.shape[1:])
+            parts = [
+                np.asarray(function(chunk, pair, *self._noise))
+                for chunk, pair in zip(values, self._pairs, strict=True)
+            ]
+        result = np.concatenate(parts)[: self.count * self.width]
+        return result.reshape(self.count, self.width, *result.shape[1:])
 
     def _simulate(self, log_free: Floats) -> tuple[Floats, Floats]:
         """States (P + 1, J) of the scheme itself for given rates, and factors of the states."""
         points, sigma2 = self._points, self._noise[1]
         zeros = np.zeros((self.count + 1, self.width))
-        with jax.enable_x64(True):
-            values = self._values_of(log_free, zeros[:, 0], zeros)
-        slopes = self._call(_slopes, values)
+        values = self._values_of(log_free, zeros[:, 0], zeros)
+        slopes = self._call(flow_slopes, values)
         stay, gain = slopes[..., 0], slopes[..., 1]
         states = zeros
         states[0] = self._initial
@@ -315,9 +204,7 @@ class Transcription(SparseProgram):
             inverse = np.linalg.inv(matrix)
             free = inverse @ (-points.combine[part, 0]) * now[:, None]
             forced = inverse * gain[part].T[:, None, :]  # response to the loss at each stage
-            loss = np.linalg.solve(
-                np.eye(stages) - forced.sum(0), sigma2 + free.sum(0)
-            )
+            loss = np.linalg.solve(np.eye(stages) - forced.sum(0), sigma2 + free.sum(0))
             states[first + 1 : first + stages + 1] = (free + forced @ loss).T
             first += stages
         return states, stay
@@ -329,8 +216,8 @@ class Transcription(SparseProgram):
         self._state_scale = np.maximum(np.abs(states), STATE_FLOOR * excess[:, None])
         self._excess_scale = excess[1:]
         terms = np.abs(points.combine)[..., None] * self._state_scale[points.stencil]
-        flow = np.abs(stay) * self._state_scale[points.origin]
-        self._defect_scale = terms.max(1) + flow
+        inflow = np.abs(stay) * self._state_scale[points.origin]
+        self._defect_scale = terms.max(1) + inflow
 
     def _build_patterns(self) -> None:
         """Places of all derivative entries, in the order in which they are computed."""
@@ -375,7 +262,9 @@ class Transcription(SparseProgram):
         low = np.concatenate([np.ravel(np.minimum(a, b)) for a, b in pairs])
         high = np.concatenate([np.ravel(np.maximum(a, b)) for a, b in pairs])
         # Leave out what touches the given start: marked by a negative column.
-        self.hessian_pattern = Pattern((size, size), np.maximum(low, 0), np.where(low < 0, -1, high))
+        self.hessian_pattern = Pattern(
+            (size, size), np.maximum(low, 0), np.where(low < 0, -1, high)
+        )
         # Entry (left, right) stands for two, unless both are the same control: then both count.
         self._both = np.where(self._source[:, 0] == self._source[:, 1], 2.0, 1.0)
 
@@ -395,19 +284,17 @@ class Transcription(SparseProgram):
         return change.right_scale * rates[change.right] - change.left_scale * rates[change.left]
 
     def constraints(self, x: Floats) -> Floats:
-        with jax.enable_x64(True):
-            values, states = self._unpack(x)
+        values, states = self._unpack(x)
         points = self._points
         moved = np.einsum("pk,pkj->pj", points.combine, states[points.stencil])
-        defects = (moved - self._call(_values, values)) / self._defect_scale
+        defects = (moved - self._call(flow_values, values)) / self._defect_scale
         balance = x[self.free : self.free + self.count] - states[1:].sum(1) / self._excess_scale
         return np.concatenate([defects.ravel(), balance, self.changes(x)])
 
     def jacobian(self, x: Floats) -> Floats:
-        with jax.enable_x64(True):
-            values, _ = self._unpack(x)
+        values, _ = self._unpack(x)
         points, change, rates = self._points, self._change, np.exp(self.log_rates(x))
-        slopes = -self._call(_slopes, values) / self._defect_scale[..., None]
+        slopes = -self._call(flow_slopes, values) / self._defect_scale[..., None]
         scales = np.append(1.0, self._excess_scale)
         left, right = self._step[self._source].T
         linear = points.combine[..., None] * self._state_scale[points.stencil]
@@ -425,14 +312,13 @@ class Transcription(SparseProgram):
         return self.jacobian_pattern.fill(np.concatenate([np.ravel(e) for e in entries]))
 
     def hessian(self, x: Floats, weight: float, multipliers: Floats) -> Floats:
-        with jax.enable_x64(True):
-            values, _ = self._unpack(x)
+        values, _ = self._unpack(x)
         points, change, rates = self._points, self._change, np.exp(self.log_rates(x))
         left, right = self._step[self._source].T
         defects, _, bounds = np.split(
             multipliers, [self.count * self.width, self.count * (self.width + 1)]
         )
-        curvatures = self._call(_curvatures, values)
+        curvatures = self._call(flow_curvatures, values)
         pull = -defects.reshape(self.count, self.width) / self._defect_scale
         curvatures = curvatures * pull[..., None, None]
         scales = np.append(1.0, self._excess_scale)[points.origin]
