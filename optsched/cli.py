@@ -16,6 +16,7 @@ from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
 __all__ = ["main"]
 
 METHODS = ("pontryagin", "collocation", "shooting")
+CLI_GAP = 0.005  # one solve at a time can afford a bound that is refined further
 
 
 class Number(click.ParamType):
@@ -146,7 +147,7 @@ def solve(**options: Any) -> None:
     _use_compilation_cache()
     from optsched.control.solve import solve as run
 
-    solution = run(problem, method, tol=options["tol"])
+    solution = run(problem, method, tol=options["tol"], gap=CLI_GAP)
     if options["output"]:
         solution.save(options["output"], points=points, overwrite=options["force"])
     baselines = []

@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 SAFETY = 1e-4  # relative, taken off a refined bound for the numerical error
 CELL = 0.35  # first width of a cell in w = log Y - log(eta_max T - Y)
 LAST_LOGIT = 20.0  # Y within 2e-9 of the largest
-ROWS = 200  # points of intrinsic time of the relaxed geodesic
+ROWS = 140  # points of intrinsic time of the relaxed geodesic
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def relaxed_geodesic(
     horizon: float,
     *,
     sweeps: int = 2,
-    points: int = 200,
+    points: int = 140,
 ) -> Geodesic:
     """Solve the relaxed problem.
 
@@ -123,7 +123,7 @@ def relaxed_geodesic(
         return bias(tau_f), (du * h**2 * eta).sum(1) / batch_size, u, eta, du, low
 
     # Final intrinsic times, graded towards 0 and towards eta_max T (where the hard phase ends).
-    grid = np.linspace(math.log(min(1e-2 / (top * longest), 0.1)), math.log(1e9), 96)
+    grid = np.linspace(math.log(min(1e-2 / (top * longest), 0.1)), math.log(1e9), 72)
 
     def tau_at(w: Floats) -> Floats:
         return longest / (1.0 + np.exp(-w))

@@ -89,11 +89,13 @@ class Objective:
 
     def __init__(self, dynamics: Dynamics, modes: Modes, mesh: StepMesh) -> None:
         self.dynamics, self.mesh = dynamics, mesh
-        self.modes = modes.padded()
+        with jax.enable_x64(True):
+            self.modes = Modes(*(jnp.asarray(column) for column in modes.padded()))  # type: ignore[arg-type]
         self.evaluations = 0
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
         ends = np.append(mesh.steps, np.full(pad + 1, mesh.horizon))
-        self._count = np.diff(ends).astype(float)
+        with jax.enable_x64(True):
+            self._count = jnp.asarray(np.diff(ends).astype(float))
         # The last block is one step long and padding none: their end values do not matter.
         self._source = np.append(mesh.source, np.full(pad + 1, mesh.source[-1]))
         self._scale = np.append(mesh.scale, np.full(pad + 1, mesh.scale[-1]))
@@ -101,7 +103,7 @@ class Objective:
 
     def _blocks(self, log_free: Floats) -> Blocks:
         eta = self._scale * np.exp(log_free)[self._source]
-        return Blocks(self._count, {"eta": eta[:-1]}, {"eta": eta[1:]})  # type: ignore[arg-type]
+        return Blocks(self._count, {"eta": eta[:-1]}, {"eta": eta[1:]})
 
     def _gather(self, gradient: Blocks, blocks: Blocks) -> Floats:
         """Derivative in the free log rates from that at the ends of the blocks."""
@@ -126,7 +128,8 @@ class Objective:
     def audit(self, log_free: Floats) -> Audit:
         """States, costates, excess losses and block errors at the given controls."""
         blocks = self._blocks(log_free)
-        count, eta0, eta1 = blocks.count, blocks.first["eta"], blocks.last["eta"]
+        count = np.asarray(blocks.count)
+        eta0, eta1 = blocks.first["eta"], blocks.last["eta"]
         with jax.enable_x64(True):
             maps = block_maps(self.dynamics, self.modes, blocks)
             _, _, costates, path = _adjoint(self.dynamics, self.modes, maps)

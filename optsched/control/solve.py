@@ -124,11 +124,11 @@ def _optimise(
     return stage, evaluations  # pyright: ignore[reportPossiblyUnbound]
 
 
-def _certificate(problem: Problem, stage: _Stage, played: Replay) -> Certificate:
+def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) -> Certificate:
     tiny = played.excess_loss < UNDERFLOW
     bound = 0.0 if tiny else certified_bound(
         problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
-        incumbent=played.excess_loss,
+        incumbent=played.excess_loss, target=gap,
     ).value
     model = float(stage.audit.excess[-1])
     missing = []
@@ -184,6 +184,7 @@ def solve(
     tol: float = 1e-6,
     initial: Schedule | Solution | None = None,
     throw: bool = True,
+    gap: float = 0.02,
     replay_steps: int = MAX_STEPS,
 ) -> Solution:
     r"""Solve for the learning-rate schedule that minimises the excess loss at the horizon.
@@ -199,6 +200,9 @@ def solve(
         Start from it instead of the relaxed geodesic; any mesh, same horizon.
     throw : bool
         Raise when the solve does not converge; otherwise return the best iterate.
+    gap : float
+        The global lower bound is refined until the certified gap is below this, or stays; a
+        smaller value costs more time.
     replay_steps : int
         Largest horizon that is replayed step by step; longer ones by exact blocks. Sweeps lower
         it, since step by step costs in proportion to the horizon.
@@ -213,12 +217,13 @@ def solve(
     SolveFailed
         Carrying the best iterate as ``.solution`` and saying what to try.
     InvalidProblem
-        If ``tol`` is not positive, the method cannot honour a constraint, or ``initial`` has
+        If ``tol`` or ``gap`` is not positive, the method cannot honour a constraint, or ``initial`` has
         another horizon.
     """
     began = time.perf_counter()
-    if not (math.isfinite(tol) and tol > 0.0):
-        raise InvalidProblem("tol", tol, "a number > 0")
+    for name, value in (("tol", tol), ("gap", gap)):
+        if not (math.isfinite(value) and value > 0.0):
+            raise InvalidProblem(name, value, "a number > 0")
     if method is None:
         method = Pontryagin() if problem.max_change is None else Shooting()
     if problem.max_change is not None and not method.bounds_change:
@@ -237,9 +242,9 @@ def solve(
     spectrum = problem.spectrum
     assert spectrum is not None
     played = replay(spectrum, problem.dynamics, _schedule(problem, mesh.steps, eta, {}),
-                    max_steps=replay_steps)
+                    modes=modes, max_steps=replay_steps)
     status, message = _message(problem, stage, played.excess_loss)
-    proof = _certificate(problem, stage, played)
+    proof = _certificate(problem, stage, played, gap)
     stats = {
         **stage.iterate.stats,
         "evaluations": evaluations,

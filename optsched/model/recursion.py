@@ -166,6 +166,7 @@ def replay(
     dynamics: Dynamics,
     schedule: Rates,
     *,
+    modes: Modes | None = None,
     tol: float = 1e-5,
     max_steps: int = MAX_STEPS,
 ) -> Replay:
@@ -177,6 +178,8 @@ def replay(
     dynamics : Dynamics
         The recursion; its noise and batch size are the problem's.
     schedule : Schedule
+    modes : Modes, optional
+        Quadrature nodes that hold for the schedule's intrinsic time, if at hand.
     tol : float
         Relative change of the final loss at which halving of blocks stops (long horizons only).
     max_steps : int
@@ -196,20 +199,21 @@ def replay(
     if extra:
         raise InvalidProblem("controls", ", ".join(extra), "eta alone (plain SGD at fixed batch)")
     horizon = schedule.horizon
-    eta_top = float(np.max(schedule.controls["eta"]))
+    if modes is None:
+        modes = spectrum.modes(float(np.max(schedule.controls["eta"])) * horizon)
     every_mode = spectrum.size <= MAX_MODES
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
     dense = len(schedule.steps) > 4096
     with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
         if horizon <= max_steps or dense:
             all_modes = every_mode and horizon <= MAX_STEPS
-            modes = spectrum.full() if all_modes else spectrum.modes(eta_top * horizon)
+            modes = spectrum.full() if all_modes else modes
             excess, bias = _by_step(modes, dynamics, schedule)
             steps, error = _sample_steps(horizon), 0.0 if all_modes else 1e-7
             what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
             how = f"step by step, {what}"
         else:
-            modes = spectrum.modes(eta_top * horizon).padded()
+            modes = modes.padded()
             steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, tol)
             how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
             error += 1e-7
