@@ -30,9 +30,9 @@ def full_lbfgs(problem: Problem, max_iterations: int = 400) -> tuple[float, floa
     m, sigma2, cap = problem.batch_size, problem.noise**2, problem.eta_cap
 
     @jax.jit
-    def value_and_grad(log_eta):  # noqa: ANN001, ANN202
-        def loss(x):  # noqa: ANN001, ANN202
-            def step(e, rate):  # noqa: ANN001, ANN202
+    def value_and_grad(log_eta):
+        def loss(x):
+            def step(e, rate):
                 factor = 1 - 2 * rate * lam + rate**2 * (1 + 1 / m) * lam**2
                 return factor * e + rate**2 / m * nu * (sigma2 + e.sum()), None
 
@@ -44,16 +44,26 @@ def full_lbfgs(problem: Problem, max_iterations: int = 400) -> tuple[float, floa
     start = np.log(0.3 * cap * np.maximum(1 - t, 1e-3) ** 2)
     with jax.enable_x64(True):
 
-        def function(x):  # noqa: ANN001, ANN202
+        def function(x):
             value, gradient = value_and_grad(x)
             return float(value), np.asarray(gradient)
 
         function(start)  # compile
         began = time.perf_counter()
-        found = minimize(function, start, jac=True, method="L-BFGS-B",
-                         bounds=[(None, float(np.log(cap)))] * problem.horizon,
-                         options={"maxiter": max_iterations, "maxfun": 2 * max_iterations,
-                                  "ftol": 1e-12, "gtol": 1e-7, "maxcor": 20})
+        found = minimize(
+            function,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(None, float(np.log(cap)))] * problem.horizon,
+            options={
+                "maxiter": max_iterations,
+                "maxfun": 2 * max_iterations,
+                "ftol": 1e-12,
+                "gtol": 1e-7,
+                "maxcor": 20,
+            },
+        )
         return float(np.exp(found.fun)), time.perf_counter() - began
 
 
@@ -75,9 +85,11 @@ def rival() -> None:
         problem = Problem(a, b, horizon)
         seconds, solution = warm(problem)
         loss, slow = full_lbfgs(problem)
-        print(f"  a={a} b={b} T={horizon}: {seconds:.3f} s, loss {solution.excess_loss:.8g}; "
-              f"L-BFGS {slow:.2f} s, loss {loss:.8g}: {slow / seconds:.0f} times faster, "
-              f"loss ratio {solution.excess_loss / loss:.5f}")
+        print(
+            f"  a={a} b={b} T={horizon}: {seconds:.3f} s, loss {solution.excess_loss:.8g}; "
+            f"L-BFGS {slow:.2f} s, loss {loss:.8g}: {slow / seconds:.0f} times faster, "
+            f"loss ratio {solution.excess_loss / loss:.5f}"
+        )
 
 
 def horizons() -> None:
@@ -88,8 +100,10 @@ def horizons() -> None:
         for horizon in (10**3, 10**4, 10**5, 10**7, 10**9):
             seconds, _ = warm(Problem(a, b, horizon), replay_steps=10_000)
             base = base or seconds
-            print(f"  a={a} b={b} T=10^{round(np.log10(horizon))}: {1e3 * seconds:.0f} ms, "
-                  f"{seconds / base:.2f} times T=10^3")
+            print(
+                f"  a={a} b={b} T=10^{round(np.log10(horizon))}: {1e3 * seconds:.0f} ms, "
+                f"{seconds / base:.2f} times T=10^3"
+            )
 
 
 def plane() -> None:
@@ -104,8 +118,10 @@ def plane() -> None:
                 solve(problem, replay_steps=1000)
                 times.append(time.perf_counter() - began)
     median, high = np.percentile(times, [50, 90])
-    print(f"(iii) phase plane, {len(times)} solves warm: median {1e3 * median:.0f} ms, "
-          f"90 % {1e3 * high:.0f} ms")
+    print(
+        f"(iii) phase plane, {len(times)} solves warm: median {1e3 * median:.0f} ms, "
+        f"90 % {1e3 * high:.0f} ms"
+    )
 
 
 def methods() -> None:
@@ -115,29 +131,51 @@ def methods() -> None:
         base, reference = warm(Problem(a, b, horizon), replay_steps=1000)
         for method in (Shooting(), Collocation()):
             seconds, solution = warm(Problem(a, b, horizon), method, 1, replay_steps=1000)
-            print(f"  a={a} b={b} T={horizon} {method.name}: {seconds:.2f} s "
-                  f"({seconds / base:.0f} times the default), loss ratio "
-                  f"{solution.excess_loss / reference.excess_loss:.6f}")
+            print(
+                f"  a={a} b={b} T={horizon} {method.name}: {seconds:.2f} s "
+                f"({seconds / base:.0f} times the default), loss ratio "
+                f"{solution.excess_loss / reference.excess_loss:.6f}"
+            )
 
 
 def command_line() -> None:
     """Table (v)."""
-    command = [sys.executable, "-m", "optsched.cli", "solve", "--a", "3.5", "--b", "2",
-               "--horizon", "3162", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "optsched.cli",
+        "solve",
+        "--a",
+        "3.5",
+        "--b",
+        "2",
+        "--horizon",
+        "3162",
+        "--json",
+    ]
     with tempfile.TemporaryDirectory() as cache:
         times = []
         for _ in range(4):
             began = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True,
-                           env={**__import__("os").environ, "XDG_CACHE_HOME": cache})
+            subprocess.run(
+                command,
+                check=True,
+                capture_output=True,
+                env={**__import__("os").environ, "XDG_CACHE_HOME": cache},
+            )
             times.append(time.perf_counter() - began)
     print(f"(v) command line: first run {times[0]:.2f} s, later {min(times[1:]):.2f} s")
 
 
 def main() -> None:
     """Run the tables asked for."""
-    tables = {"rival": rival, "horizons": horizons, "plane": plane, "methods": methods,
-              "cli": command_line}
+    tables = {
+        "rival": rival,
+        "horizons": horizons,
+        "plane": plane,
+        "methods": methods,
+        "cli": command_line,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=list(tables), help=", ".join(tables))
     for name in parser.parse_args().tables:

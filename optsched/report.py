@@ -41,13 +41,25 @@ def solution_report(
     for title in ("peak rate", "excess loss", "bias", "variance", "to optimum"):
         table.add_column(title, justify="right")
     eta = solution.controls["eta"]
-    table.add_row("optimal", f"{eta.max():.4g}", f"{solution.excess_loss:.6g}",
-                  f"{solution.bias:.3g}", f"{solution.variance:.3g}", "", style="bold")
+    table.add_row(
+        "optimal",
+        f"{eta.max():.4g}",
+        f"{solution.excess_loss:.6g}",
+        f"{solution.bias:.3g}",
+        f"{solution.variance:.3g}",
+        "",
+        style="bold",
+    )
     for b in baselines:
         note = " (at bound)" if b.at_bound else ""
-        table.add_row(f"best {b.name}{note}", f"{b.peak:.4g}", f"{b.replay.excess_loss:.6g}",
-                      f"{b.replay.bias:.3g}", f"{b.replay.variance:.3g}",
-                      _percent(b.replay.excess_loss / solution.excess_loss - 1.0))
+        table.add_row(
+            f"best {b.name}{note}",
+            f"{b.peak:.4g}",
+            f"{b.replay.excess_loss:.6g}",
+            f"{b.replay.bias:.3g}",
+            f"{b.replay.variance:.3g}",
+            _percent(b.replay.excess_loss / solution.excess_loss - 1.0),
+        )
     console.print(table)
     console.print(
         f"no schedule is below {proof.lower_bound:.6g}: "
@@ -74,16 +86,23 @@ def verification_report(result: Verification, file: str) -> None:
     played, problem = result.replay, result.problem
     console.print(_describe(problem))
     if result.status == "diverges":
-        console.print(f"{file}: the recursion diverges (peak rate {result.schedule.peak:.4g},"
-                      f" stability limit {problem.stability_limit:.4g})")
+        console.print(
+            f"{file}: the recursion diverges (peak rate {result.schedule.peak:.4g},"
+            f" stability limit {problem.stability_limit:.4g})"
+        )
         return
-    console.print(f"{file}: excess loss [bold]{played.excess_loss:.8g}[/bold]"
-                  f" = bias {played.bias:.4g} + variance {played.variance:.4g}")
+    console.print(
+        f"{file}: excess loss [bold]{played.excess_loss:.8g}[/bold]"
+        f" = bias {played.bias:.4g} + variance {played.variance:.4g}"
+    )
     error = f", relative error about {played.error:.0e}" if played.error else ""
     console.print(f"replayed {played.how}{error}")
     if result.gap is None:
-        console.print(f"lower bound for rates up to {problem.eta_cap:.4g}:"
-                      f" {result.lower_bound:.6g} (this schedule goes higher)")
+        console.print(
+            f"lower bound for rates up to {problem.eta_cap:.4g}:"
+            f" {result.lower_bound:.6g} (this schedule goes higher)"
+        )
     else:
-        console.print(f"lower bound {result.lower_bound:.6g}:"
-                      f" within {100 * result.gap:.2g} % of optimal")
+        console.print(
+            f"lower bound {result.lower_bound:.6g}: within {100 * result.gap:.2g} % of optimal"
+        )

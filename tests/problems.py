@@ -33,8 +33,16 @@ class Known:
         return Problem(**self.options)
 
 
-def _known(name: str, a: float, b: float, horizon: int, best: float | None = None,
-           source: str = "", tags: str = "", **more: Any) -> Known:
+def _known(
+    name: str,
+    a: float,
+    b: float,
+    horizon: int,
+    best: float | None = None,
+    source: str = "",
+    tags: str = "",
+    **more: Any,
+) -> Known:
     options = {"a": a, "b": b, "horizon": horizon, **more}
     return Known(name, options, best, source, frozenset(tags.split()))
 

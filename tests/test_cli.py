@@ -16,8 +16,20 @@ from optsched import Schedule
 from optsched.cli import main
 
 KEYS = {
-    "a", "b", "horizon", "phase", "excess_loss", "ode_excess_loss", "bias", "variance",
-    "lower_bound", "certified_gap", "kkt_residual", "method", "status", "seconds",
+    "a",
+    "b",
+    "horizon",
+    "phase",
+    "excess_loss",
+    "ode_excess_loss",
+    "bias",
+    "variance",
+    "lower_bound",
+    "certified_gap",
+    "kkt_residual",
+    "method",
+    "status",
+    "seconds",
 }
 SMALL = ["--a", "2.5", "--b", "2", "--horizon", "120", "--features", "100"]
 
@@ -65,8 +77,9 @@ def test_methods(capsys: pytest.CaptureFixture[str], method: str) -> None:
 
 
 def test_infinite_features(capsys: pytest.CaptureFixture[str]) -> None:
-    numbers = _json(capsys, "solve", "--a", "2", "--b", "1.5", "--horizon", "60",
-                    "--features", "inf", "--json")
+    numbers = _json(
+        capsys, "solve", "--a", "2", "--b", "1.5", "--horizon", "60", "--features", "inf", "--json"
+    )
     assert numbers["features"] == "inf"
 
 
@@ -113,9 +126,7 @@ def test_stability_limit_is_reported(capsys: pytest.CaptureFixture[str]) -> None
     assert "stability limit" in capsys.readouterr().out
 
 
-def test_long_horizons_are_written_thin(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_long_horizons_are_written_thin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     long = ["--a", "2.5", "--b", "2", "--horizon", "1e9", "--features", "inf"]
     table = str(tmp_path / "long.npz")
     assert "--points" in _refused(capsys, "solve", *long, "--output", table, "--json")
@@ -169,7 +180,8 @@ def test_missing_options(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_outputs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for option in ("--output", "--plot"):
         assert "nowhere" in _refused(
-            capsys, "solve", *SMALL, option, str(tmp_path / "nowhere" / "x.png"))
+            capsys, "solve", *SMALL, option, str(tmp_path / "nowhere" / "x.png")
+        )
         assert ".docx" in _refused(capsys, "solve", *SMALL, option, str(tmp_path / "x.docx"))
     file = tmp_path / "mine.npz"
     file.write_text("precious")
@@ -194,8 +206,9 @@ def test_bad_files_for_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path
     broken.write_text('{"a": 1')
     for file in (cut, foreign, text, broken, tmp_path / "missing.npz"):
         assert file.name in _refused(capsys, "verify", str(file), *SMALL)
-    assert "horizon" in _refused(capsys, "verify", str(good), "--a", "2", "--b", "2",
-                                 "--horizon", "99")
+    assert "horizon" in _refused(
+        capsys, "verify", str(good), "--a", "2", "--b", "2", "--horizon", "99"
+    )
 
 
 def test_verify_reports_divergence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -224,7 +237,10 @@ def test_installed_as_a_module(tmp_path: Path) -> None:
     """A separate process, so that the compilation cache and the entry point are real."""
     out = subprocess.run(
         [sys.executable, "-m", "optsched.cli", "solve", "--a", "2", "--b", "2", "--horizon", "x"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert out.returncode == 2 and out.stdout == "" and "horizon" in out.stderr
     assert "Traceback" not in out.stderr and list(tmp_path.iterdir()) == []

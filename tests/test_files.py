@@ -498,7 +498,7 @@ def test_check_writable(tmp_path):
 
 @pytest.mark.parametrize("name", ["s.txt", "s", "s.npy"])
 def test_other_suffixes(tmp_path, name):
-    with pytest.raises(BadFile, match="expected one of .npz, .csv, .json"):
+    with pytest.raises(BadFile, match=r"expected one of \.npz, \.csv, \.json"):
         save(KNOTS, tmp_path / name)
     assert left_in(tmp_path) == []
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
-from tests.problems import recursion
 
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, replay
 from optsched.model import dynamics as dyn
@@ -22,6 +21,7 @@ from optsched.model.ode import (
 )
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.spectrum import Modes
+from tests.problems import recursion
 
 SPECTRUM = PowerLawSpectrum(2.2, 1.6, 60)
 
@@ -88,6 +88,7 @@ def test_exponential_moments(kappa: float) -> None:
         got = dyn._exp_moments(np.float64(kappa))  # type: ignore[arg-type]
         _, slopes = jax.jvp(dyn._exp_moments, (np.float64(kappa),), (1.0,))
     for p, (value, slope) in enumerate(zip(got, slopes, strict=True)):
+
         def moment(u: float, power: int = p) -> float:
             return (u - 0.5) ** power * np.exp(-kappa * (1 - u))
 
@@ -183,4 +184,4 @@ def test_monte_carlo_refuses_bad_input() -> None:
 def test_nothing_global_is_touched() -> None:
     problem = Problem(2.0, 1.5, 20, features=10)
     replay(problem.spectrum, problem.dynamics, Schedule.from_array(np.full(20, 0.1)))  # type: ignore[arg-type]
-    assert not jax.config.jax_enable_x64
+    assert not jax.config.read("jax_enable_x64")

@@ -7,7 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-from tests.problems import KNOWN, OTHERS, Known, excess_of, random_problem, random_rates
 
 from optsched import (
     Collocation,
@@ -23,6 +22,7 @@ from optsched import (
     solve,
     stability_limit,
 )
+from tests.problems import KNOWN, OTHERS, Known, excess_of, random_problem, random_rates
 
 ROUNDING = 1e-9
 
@@ -79,8 +79,10 @@ def test_nothing_goes_below_the_bound(known: Known) -> None:
     eta = solution.schedule.eta
     for _ in range(150):
         near = eta * np.exp(rng.normal(0, 10 ** rng.uniform(-3, 0), len(eta)))
-        for rates in (random_rates(rng, len(eta), problem.eta_cap),
-                      np.clip(near, 0, problem.eta_cap)):
+        for rates in (
+            random_rates(rng, len(eta), problem.eta_cap),
+            np.clip(near, 0, problem.eta_cap),
+        ):
             loss = excess_of(problem, rates)
             assert loss >= bound * (1 - ROUNDING)
 
@@ -165,9 +167,7 @@ def test_infinite_features_and_long_horizon() -> None:
     assert solution.schedule.horizon == 10**9
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [(3.5, 2.0), (3.5, 5.0), (2.0, 1.5), (1.5, 2.0)], ids=str
-)
+@pytest.mark.parametrize(("a", "b"), [(3.5, 2.0), (3.5, 5.0), (2.0, 1.5), (1.5, 2.0)], ids=str)
 def test_loss_exponents(a: float, b: float) -> None:
     horizons = 10 ** np.arange(3, 9)
     losses = [
@@ -258,7 +258,11 @@ def test_stability_limit_is_that_of_the_matrix(m: float, size: int) -> None:
 
     def radius(eta: float) -> float:
         factor = 1 - 2 * eta * lam + eta**2 * (1 + 1 / m) * lam**2
-        return float(np.abs(np.linalg.eigvals(np.diag(factor) + eta**2 / m * np.outer(lam**2, np.ones(size)))).max())
+        return float(
+            np.abs(
+                np.linalg.eigvals(np.diag(factor) + eta**2 / m * np.outer(lam**2, np.ones(size)))
+            ).max()
+        )
 
     assert radius(0.999 * limit) < 1.0 < radius(1.001 * limit)
 
@@ -333,12 +337,32 @@ def test_solutions_and_errors_pickle() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("a", 1.0), ("a", math.nan), ("a", math.inf), ("a", None), ("b", 0.5), ("b", "2"),
-        ("horizon", 0), ("horizon", -3), ("horizon", 2.5), ("horizon", math.inf),
-        ("horizon", 10**16), ("features", 0), ("features", 1.5), ("features", math.nan),
-        ("batch_size", 0.5), ("batch_size", math.nan), ("noise", -1.0), ("noise", math.inf),
-        ("eta_max", 0.0), ("eta_max", -1.0), ("eta_max", math.nan), ("warmup", -1),
-        ("warmup", 1000), ("eta_min", 1.0), ("eta_min", -0.1), ("max_change", 0.0),
+        ("a", 1.0),
+        ("a", math.nan),
+        ("a", math.inf),
+        ("a", None),
+        ("b", 0.5),
+        ("b", "2"),
+        ("horizon", 0),
+        ("horizon", -3),
+        ("horizon", 2.5),
+        ("horizon", math.inf),
+        ("horizon", 10**16),
+        ("features", 0),
+        ("features", 1.5),
+        ("features", math.nan),
+        ("batch_size", 0.5),
+        ("batch_size", math.nan),
+        ("noise", -1.0),
+        ("noise", math.inf),
+        ("eta_max", 0.0),
+        ("eta_max", -1.0),
+        ("eta_max", math.nan),
+        ("warmup", -1),
+        ("warmup", 1000),
+        ("eta_min", 1.0),
+        ("eta_min", -0.1),
+        ("max_change", 0.0),
     ],
 )
 def test_bad_problems(field: str, value: object) -> None:

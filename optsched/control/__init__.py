@@ -1,0 +1,1 @@
+"""The optimal-control problem and how it is solved."""

@@ -25,9 +25,12 @@ from scipy.interpolate import CubicSpline
 
 from optsched.model.spectrum import Modes
 
-__all__ = ["Geodesic", "LogTable", "relaxed_geodesic"]
+__all__ = ["Geodesic", "LogTable", "graded_rule", "relaxed_geodesic", "time_level"]
 
 Floats = NDArray[np.float64]
+
+ROWS = 72  # final intrinsic times of the first grid
+POINTS = 140  # of a path
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,69 @@ class LogTable:
         return np.exp(self.spline(np.log(np.maximum(tau, math.exp(self.low)))))
 
 
+def graded_rule(longest: float, fast: float, points: int) -> tuple[Floats, Floats, Floats]:
+    """Shares s of a path from its start, 1 - s, and weights of a rule on it.
+
+    Even in the logit of s, so that both ends are resolved down to ``fast / longest``; the
+    trapezoidal rule is accurate there as for any integrand that is analytic in the logit.
+    """
+    v_end = max(math.log(longest / fast), 3.0)
+    v = np.linspace(-v_end, v_end, points)
+    s, rest = 1.0 / (1.0 + np.exp(-v)), 1.0 / (1.0 + np.exp(v))
+    weight = s * rest * (v[1] - v[0])
+    weight[[0, -1]] *= 0.5
+    weight[0] += s[0]
+    weight[-1] += rest[-1]
+    return s, rest, weight / weight.sum()
+
+
+def time_level(h: Floats, du: Floats, eta_max: float, horizon: float) -> Floats:
+    """C of every row with ``sum du max(1/eta_max, h/C) = horizon``.
+
+    The time is convex in C and falls: Newton from the left.
+    """
+    level = (h * du).sum(1) / horizon
+    for _ in range(40):
+        free = h * eta_max > level[:, None]
+        spare = horizon - np.where(free, 0.0, du).sum(1) / eta_max
+        new = np.where(free, h * du, 0.0).sum(1) / np.maximum(spare, 1e-12 * horizon)
+        done = np.all(new <= level * (1.0 + 1e-14))
+        level = np.maximum(level, new)
+        if done:
+            break
+    return level
+
+
+class _Relaxed:
+    """The relaxed problem for given final intrinsic times."""
+
+    def __init__(
+        self, modes: Modes, batch_size: float, sigma2: float, eta_max: float, horizon: float
+    ) -> None:
+        self.batch_size, self.sigma2 = batch_size, sigma2
+        self.eta_max, self.horizon = eta_max, horizon
+        self.longest = eta_max * horizon
+        fast = 1e-3 / float(modes.lam.max())
+        lam, end = np.array(modes.lam), 2.0 * (self.longest + fast)
+        self.bias, self.kernel = (LogTable(lam, w, fast, end) for w in (modes.mu, modes.nu))
+        self.s, self.rest, self.weight = graded_rule(self.longest, fast, POINTS)
+        self.variance: tuple[Floats, Floats] | None = None  # at some final times, from below
+
+    def rows(self, tau_f: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+        """Bias and variance (n,), and path u, rate, du, L_low (n, points) of every final time."""
+        u = tau_f[:, None] * self.s
+        low = self.sigma2 + self.bias(u)
+        if self.variance is not None:
+            at, noise = self.variance
+            low += np.exp(np.interp(np.log(u), np.log(at), np.log(noise)))
+        h = np.maximum(np.sqrt(self.kernel(tau_f[:, None] * self.rest) * low), 1e-290)
+        du = tau_f[:, None] * self.weight
+        eta = np.minimum(self.eta_max, time_level(h, du, self.eta_max, self.horizon)[:, None] / h)
+        return self.bias(tau_f), (du * h**2 * eta).sum(1) / self.batch_size, u, eta, du, low
+
+
 def relaxed_geodesic(
-    modes: Modes,
-    batch_size: float,
-    sigma2: float,
-    eta_max: float,
-    horizon: float,
-    *,
-    sweeps: int = 2,
-    points: int = 140,
+    modes: Modes, batch_size: float, sigma2: float, eta_max: float, horizon: float
 ) -> Geodesic:
     """Solve the relaxed problem.
 
@@ -79,74 +136,30 @@ def relaxed_geodesic(
         Quadrature nodes, accurate up to ``eta_max * horizon``.
     batch_size, sigma2, eta_max, horizon : float
         Batch size m, label-noise variance, upper bound of the rate, number of steps T.
-    sweeps : int
-        Rounds of tightening: each adds to L_low a lower bound of the variance.
-    points : int
-        Points of the intrinsic-time grid.
 
     Returns
     -------
     Geodesic
     """
-    lam, top = np.array(modes.lam), float(modes.lam.max())
-    fast, longest = 1e-3 / top, eta_max * horizon
-    bias, kernel = (LogTable(lam, w, fast, 2.0 * (longest + fast)) for w in (modes.mu, modes.nu))
-    v_end = max(math.log(longest / fast), 3.0)
-    v = np.linspace(-v_end, v_end, points)
-    s = 1.0 / (1.0 + np.exp(-v))
-    rest = 1.0 / (1.0 + np.exp(v))
-    weight = s * rest * (v[1] - v[0])
-    weight[[0, -1]] *= 0.5
-    weight[0] += s[0]
-    weight[-1] += rest[-1]
-    weight /= weight.sum()
-
-    def solve_for(tau_f: Floats, variance: tuple[Floats, Floats] | None) -> tuple[Floats, ...]:
-        """Bias, relaxed variance and rate for every final intrinsic time in ``tau_f``."""
-        u = tau_f[:, None] * s
-        low = sigma2 + bias(u)
-        if variance is not None:
-            low += np.exp(np.interp(np.log(u), np.log(variance[0]), np.log(variance[1])))
-        h = np.maximum(np.sqrt(kernel(tau_f[:, None] * rest) * low), 1e-290)
-        du = tau_f[:, None] * weight
-        # T(C) = sum du max(1/eta_max, h/C) is convex and falls with C: Newton from the left.
-        level = (h * du).sum(1) / horizon
-        for _ in range(40):
-            free = h * eta_max > level[:, None]
-            spare = horizon - np.where(free, 0.0, du).sum(1) / eta_max
-            new = np.where(free, h * du, 0.0).sum(1) / np.maximum(spare, 1e-12 * horizon)
-            done = np.all(new <= level * (1.0 + 1e-14))
-            level = np.maximum(level, new)
-            if done:
-                break
-        eta = np.minimum(eta_max, level[:, None] / h)
-        return bias(tau_f), (du * h**2 * eta).sum(1) / batch_size, u, eta, du, low
-
+    relaxed = _Relaxed(modes, batch_size, sigma2, eta_max, horizon)
+    longest = relaxed.longest
     # Final intrinsic times, graded towards 0 and towards eta_max T (where the hard phase ends).
-    grid = np.linspace(math.log(min(1e-2 / (top * longest), 0.1)), math.log(1e9), 72)
+    lowest = min(1e-2 / (float(modes.lam.max()) * longest), 0.1)
+    grid = np.linspace(math.log(lowest), math.log(1e9), ROWS)
 
     def tau_at(w: Floats) -> Floats:
         return longest / (1.0 + np.exp(-w))
 
-    coarse = tau_at(grid)
-    variance: tuple[Floats, Floats] | None = None
-    best: Geodesic | None = None
-    for sweep in range(sweeps):
-        drop, noise, *_ = solve_for(coarse, variance)
-        if sweep + 1 < sweeps:
-            # Chords of the table in log-log, lowered by its interpolation error.
-            variance = (coarse, 0.998 * np.maximum(noise, 1e-290))
-            continue
-        i = int(np.argmin(drop + noise))
-        edges = grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)]
-        for _ in range(3):
-            fine = np.linspace(edges[0], edges[1], 16)
-            drop, noise, u, eta, du, low = solve_for(tau_at(fine), variance)
-            i = int(np.argmin(drop + noise))
-            edges = fine[max(i - 1, 0)], fine[min(i + 1, len(fine) - 1)]
-        t = np.cumsum(du[i] / eta[i])
-        t -= 0.5 * du[i] / eta[i]
-        t *= horizon / (t[-1] + 0.5 * du[i, -1] / eta[i, -1])
-        best = Geodesic(float(drop[i] + noise[i]), u[i], eta[i], t, low[i])
-    assert best is not None
-    return best
+    noise = relaxed.rows(tau_at(grid))[1]
+    # Chords of the table in log-log, lowered by its interpolation error.
+    relaxed.variance = tau_at(grid), 0.998 * np.maximum(noise, 1e-290)
+    for _ in range(4):  # narrow the grid around the best final time
+        bias, noise, u, eta, du, low = relaxed.rows(tau_at(grid))
+        i = int(np.argmin(bias + noise))
+        value = float(bias[i] + noise[i])
+        path = u[i], eta[i], du[i], low[i]
+        grid = np.linspace(grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)], 16)
+    u, eta, du, low = path  # pyright: ignore[reportPossiblyUnboundVariable]
+    t = np.cumsum(du / eta) - 0.5 * du / eta
+    t *= horizon / (t[-1] + 0.5 * du[-1] / eta[-1])
+    return Geodesic(value, u, eta, t, low)  # pyright: ignore[reportPossiblyUnboundVariable]

@@ -19,7 +19,7 @@ from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.propagate import Path, advance, block_maps, chain
 from optsched.model.spectrum import Modes
 
-__all__ = ["Audit", "Objective"]
+__all__ = ["Audit", "Objective", "warm_up"]
 
 Floats = NDArray[np.float64]
 
@@ -60,14 +60,15 @@ def _pull_back(
     dynamics: Dynamics, modes: Modes, blocks: Blocks, cotangent: BlockMaps
 ) -> tuple[Blocks, Blocks]:
     """Derivatives in the controls as drift and as diffusion see them."""
+
     def maps(ends: tuple, noise_ends: tuple) -> BlockMaps:
         return dynamics.blocks(
-            modes, Blocks(blocks.count, *ends), Blocks(blocks.count, *noise_ends)
+            modes, Blocks(blocks.length, *ends), Blocks(blocks.length, *noise_ends)
         )
 
     ends = (blocks.first, blocks.last)
     drift, noise = jax.vjp(maps, ends, ends)[1](cotangent)
-    return Blocks(blocks.count, *drift), Blocks(blocks.count, *noise)
+    return Blocks(blocks.length, *drift), Blocks(blocks.length, *noise)
 
 
 @jax.jit
@@ -75,6 +76,17 @@ def _advance_all(dynamics: Dynamics, modes: Modes, states: Array, maps: BlockMap
     """Every state advanced by the block of its own."""
     readout = dynamics.readout(modes)
     return jax.vmap(lambda x, one: advance(x, one, readout, dynamics.sigma2))(states, maps)
+
+
+def warm_up(dynamics: Dynamics, modes: Modes, blocks: int) -> None:
+    """Compile the slowest piece for a shape, by one call on zeros; meant for a thread."""
+    with jax.enable_x64(True):
+        padded, zeros = modes.padded(), np.zeros(blocks)
+        rates = {"eta": zeros}
+        part = Blocks(zeros, rates, rates)  # type: ignore[arg-type]
+        shapes = jax.eval_shape(block_maps, dynamics, padded, part)
+        cotangent = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+        _pull_back(dynamics, padded, part, cotangent)
 
 
 class Objective:
@@ -95,7 +107,7 @@ class Objective:
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
         ends = np.append(mesh.steps, np.full(pad + 1, mesh.horizon))
         with jax.enable_x64(True):
-            self._count = jnp.asarray(np.diff(ends).astype(float))
+            self._length = jnp.asarray(np.diff(ends).astype(float))
         # The last block is one step long and padding none: their end values do not matter.
         self._source = np.append(mesh.source, np.full(pad + 1, mesh.source[-1]))
         self._scale = np.append(mesh.scale, np.full(pad + 1, mesh.scale[-1]))
@@ -103,16 +115,15 @@ class Objective:
 
     def _blocks(self, log_free: Floats) -> Blocks:
         eta = self._scale * np.exp(log_free)[self._source]
-        return Blocks(self._count, {"eta": eta[:-1]}, {"eta": eta[1:]})
+        return Blocks(self._length, {"eta": eta[:-1]}, {"eta": eta[1:]})  # type: ignore[arg-type]
 
     def _gather(self, gradient: Blocks, blocks: Blocks) -> Floats:
         """Derivative in the free log rates from that at the ends of the blocks."""
         first = np.asarray(gradient.first["eta"]) * blocks.first["eta"]
         last = np.asarray(gradient.last["eta"]) * blocks.last["eta"]
         size = self.mesh.controls
-        return np.bincount(self._source[:-1], first, size) + np.bincount(
-            self._source[1:], last, size
-        )
+        total = np.bincount(self._source[:-1], first, size)
+        return (total + np.bincount(self._source[1:], last, size)).astype(float)
 
     def __call__(self, log_free: Floats) -> tuple[float, Floats, Floats]:
         """Value, gradient and metric (minus the drift part of the gradient) of log E."""
@@ -128,7 +139,7 @@ class Objective:
     def audit(self, log_free: Floats) -> Audit:
         """States, costates, excess losses and block errors at the given controls."""
         blocks = self._blocks(log_free)
-        count = np.asarray(blocks.count)
+        count = np.asarray(blocks.length)
         eta0, eta1 = blocks.first["eta"], blocks.last["eta"]
         with jax.enable_x64(True):
             maps = block_maps(self.dynamics, self.modes, blocks)
@@ -136,7 +147,7 @@ class Objective:
             # Every block once more as two halves, from the same state.
             half = np.floor(count / 2.0)
             eta = eta0 + (eta1 - eta0) * half / np.maximum(count, 1.0)
-            halved = path.states[:-1]
+            halved = np.asarray(path.states)[:-1]
             for steps, start, end in ((half, eta0, eta), (count - half, eta, eta1)):
                 part = Blocks(steps, {"eta": start}, {"eta": end})  # type: ignore[arg-type]
                 maps = block_maps(self.dynamics, self.modes, part)

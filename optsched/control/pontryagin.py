@@ -56,5 +56,6 @@ class Pontryagin(Method):
             if result.converged
             else f"KKT residual {result.residual:.1e} after {len(result.history)} iterations."
         )
-        return Iterate(result.x, result.converged, message, result.history,
-                       {"iterations": len(result.history)})
+        return Iterate(
+            result.x, result.converged, message, result.history, {"iterations": len(result.history)}
+        )

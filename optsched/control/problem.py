@@ -53,7 +53,7 @@ def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
     def excess(eta: float) -> float:
         return float((eta / m * weights / (2.0 - eta * (1.0 + 1.0 / m) * lam)).sum()) - 1.0
 
-    return float(brentq(excess, 0.0, edge * (1.0 - 1e-12), xtol=1e-14))
+    return float(brentq(excess, 0.0, edge * (1.0 - 1e-12), xtol=1e-14))  # type: ignore[arg-type]
 
 
 def _number(name: str, value: Any, allowed: str, check: Any) -> float:
@@ -125,8 +125,9 @@ class Problem:
                 put(name, _number(name, getattr(self, name), rule, lambda x: x > 1.0))
             if self.features != math.inf:
                 rule = "a whole number >= 1, or inf"
-                whole = _number("features", self.features, rule,
-                                lambda x: x >= 1 and x.is_integer())
+                whole = _number(
+                    "features", self.features, rule, lambda x: x >= 1 and x.is_integer()
+                )
                 put("features", int(whole))
             put("spectrum", PowerLawSpectrum(self.a, self.b, self.features))  # type: ignore[arg-type]
         elif isinstance(self.spectrum, PowerLawSpectrum):
@@ -141,21 +142,40 @@ class Problem:
                 if getattr(self, name) is not None:
                     raise InvalidProblem(name, getattr(self, name), "nothing beside a spectrum")
             put("features", self.spectrum.size)
-        horizon = _number("horizon", self.horizon, "a whole number of steps, 1 to 10^15",
-                          lambda x: 1 <= x <= 1e15 and x.is_integer())
+        horizon = _number(
+            "horizon",
+            self.horizon,
+            "a whole number of steps, 1 to 10^15",
+            lambda x: 1 <= x <= 1e15 and x.is_integer(),
+        )
         put("horizon", int(horizon))
-        put("batch_size", _number("batch_size", self.batch_size, "a number >= 1",
-                                  lambda x: x >= 1.0))
+        put(
+            "batch_size",
+            _number("batch_size", self.batch_size, "a number >= 1", lambda x: x >= 1.0),
+        )
         put("noise", _number("noise", self.noise, "a number >= 0", lambda x: x >= 0.0))
         put("eta_max", _number("eta_max", self.eta_max, "a number > 0", lambda x: x > 0.0))
-        warmup = _number("warmup", self.warmup, f"a whole number, 0 to {self.horizon - 1}",
-                         lambda x: 0 <= x < self.horizon and x.is_integer())
+        warmup = _number(
+            "warmup",
+            self.warmup,
+            f"a whole number, 0 to {self.horizon - 1}",
+            lambda x: 0 <= x < self.horizon and x.is_integer(),
+        )
         put("warmup", int(warmup))
-        put("eta_min", _number("eta_min", self.eta_min, f"a number, 0 to below {self.eta_cap:.6g}",
-                               lambda x: 0.0 <= x < self.eta_cap))
+        put(
+            "eta_min",
+            _number(
+                "eta_min",
+                self.eta_min,
+                f"a number, 0 to below {self.eta_cap:.6g}",
+                lambda x: 0.0 <= x < self.eta_cap,
+            ),
+        )
         if self.max_change is not None:
-            put("max_change", _number("max_change", self.max_change, "a number > 0",
-                                      lambda x: x > 0.0))
+            put(
+                "max_change",
+                _number("max_change", self.max_change, "a number > 0", lambda x: x > 0.0),
+            )
 
     @cached_property
     def stability_limit(self) -> float:

@@ -65,11 +65,17 @@ class Shooting(Method):
         else:
             result = self._constrained(task, function, scale)
         x = np.clip(result.x * scale, task.lower, task.upper)
-        return Iterate(x, bool(result.success), f"{str(result.message).rstrip('.')}.", history,
-                       {"iterations": int(result.nit)})
+        return Iterate(
+            x,
+            bool(result.success),
+            f"{str(result.message).rstrip('.')}.",
+            history,
+            {"iterations": int(result.nit)},
+        )
 
-    def _bounded(self, task: Task, function: Any, scale: Floats,
-                 history: list[tuple[float, float]]) -> Any:
+    def _bounded(
+        self, task: Task, function: Any, scale: Floats, history: list[tuple[float, float]]
+    ) -> Any:
         def watch(intermediate_result: Any) -> None:
             x = intermediate_result.x * scale
             value, gradient, _ = task.objective(x)
@@ -79,13 +85,22 @@ class Shooting(Method):
                 raise StopIteration
 
         result = minimize(
-            function, task.start / scale, jac=True, method="L-BFGS-B",
-            bounds=Bounds(task.lower / scale, task.upper / scale), callback=watch,
-            options={"maxiter": self.max_iterations, "ftol": 0.0, "gtol": 0.0, "maxcor": 30,
-                     "maxfun": 4 * self.max_iterations},
+            function,
+            task.start / scale,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=_bounds(task, scale),
+            callback=watch,
+            options={
+                "maxiter": self.max_iterations,
+                "ftol": 0.0,
+                "gtol": 0.0,
+                "maxcor": 30,
+                "maxfun": 4 * self.max_iterations,
+            },
         )
         result.success = bool(history and history[-1][1] <= task.tol)
-        return result
+        return result  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def _constrained(self, task: Task, function: Any, scale: Floats) -> Any:
         matrix, width = change_constraint(task)
@@ -96,12 +111,16 @@ class Shooting(Method):
         def jacobian(y: Floats) -> Floats:
             return matrix * (np.exp(y * scale) * scale) / width[:, None]
 
-        bounds = Bounds(task.lower / scale, task.upper / scale)
+        bounds = _bounds(task, scale)
         y = np.clip(_limit_change(task), task.lower, task.upper) / scale
         # SLSQP cannot be stopped by a KKT residual: run it in short bursts.
         for _ in range(max(1, self.max_iterations // BURST)):
             result = minimize(
-                function, y, jac=True, method="SLSQP", bounds=bounds,
+                function,
+                y,
+                jac=True,
+                method="SLSQP",
+                bounds=bounds,
                 constraints=NonlinearConstraint(residual, -1.0, 1.0, jac=jacobian),  # type: ignore[arg-type]
                 options={"maxiter": BURST, "ftol": 1e-15},
             )
@@ -109,7 +128,12 @@ class Shooting(Method):
             result.success = task_residual(task, y * scale) <= task.tol
             if result.success or result.nit < BURST:
                 break
-        return result  # pyright: ignore[reportPossiblyUnbound]
+        return result  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _bounds(task: Task, scale: Floats) -> Bounds:
+    """Bounds of the scaled log rates."""
+    return Bounds(task.lower / scale, task.upper / scale)  # type: ignore[arg-type]
 
 
 def task_residual(task: Task, x: Floats) -> float:

@@ -71,8 +71,9 @@ def _polish(task: Task, iterate: Iterate) -> Iterate:
     end = (Pontryagin() if task.problem.max_change is None else Shooting()).run(near)
     stats = {**iterate.stats, "polish_iterations": end.stats["iterations"]}
     stats.setdefault("excess_loss", math.exp(task.objective(iterate.log_eta)[0]))
-    return Iterate(end.log_eta, end.converged, iterate.message, iterate.history + end.history,
-                   stats)
+    return Iterate(
+        end.log_eta, end.converged, iterate.message, iterate.history + end.history, stats
+    )
 
 
 def _run(method: Method, task: Task, hopeless: bool) -> _Stage:
@@ -104,8 +105,9 @@ def _optimise(
 ) -> tuple[_Stage, int]:
     """Optimise on graded meshes, refined until the discretisation error is small."""
     assert problem.spectrum is not None
-    mesh = graded_mesh(path, problem.horizon, method.knots, problem.spectrum.largest,
-                       problem.warmup)
+    mesh = graded_mesh(
+        path, problem.horizon, method.knots, problem.spectrum.largest, problem.warmup
+    )
     start = _start_rates(problem, path, mesh)
     if initial is not None:
         steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
@@ -121,15 +123,24 @@ def _optimise(
         mesh, start = _refined(stage, problem.warmup)
         if len(mesh.steps) == len(stage.task.mesh.steps):
             break
-    return stage, evaluations  # pyright: ignore[reportPossiblyUnbound]
+    return stage, evaluations  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) -> Certificate:
     tiny = played.excess_loss < UNDERFLOW
-    bound = 0.0 if tiny else certified_bound(
-        problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
-        incumbent=played.excess_loss, target=gap,
-    ).value
+    bound = (
+        0.0
+        if tiny
+        else certified_bound(
+            problem.modes,
+            problem.batch_size,
+            problem.noise**2,
+            problem.eta_cap,
+            problem.horizon,
+            incumbent=played.excess_loss,
+            target=gap,
+        ).value
+    )
     model = float(stage.audit.excess[-1])
     missing = []
     if played.error > 0.0:
@@ -153,8 +164,9 @@ def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) ->
     )
 
 
-def _schedule(problem: Problem, steps: NDArray[np.int64], eta: Floats,
-              metadata: dict[str, Any]) -> Schedule:
+def _schedule(
+    problem: Problem, steps: NDArray[np.int64], eta: Floats, metadata: dict[str, Any]
+) -> Schedule:
     return Schedule.from_knots(steps, eta=eta, horizon=problem.horizon, metadata=metadata)
 
 
@@ -167,8 +179,10 @@ def _message(problem: Problem, stage: _Stage, excess_loss: float) -> tuple[str, 
     if stage.residual <= stage.task.tol:
         text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.task.tol:.1e}."
         if problem.eta_cap < problem.eta_max:
-            text += (f" eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
-                     f" rates are bounded by {problem.eta_cap:.6g}.")
+            text += (
+                f" eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
+                f" rates are bounded by {problem.eta_cap:.6g}."
+            )
         return "converged", text
     return "not converged", (
         f"KKT residual {stage.residual:.1e} is above the tolerance {stage.task.tol:.1e} after"
@@ -217,8 +231,8 @@ def solve(
     SolveFailed
         Carrying the best iterate as ``.solution`` and saying what to try.
     InvalidProblem
-        If ``tol`` or ``gap`` is not positive, the method cannot honour a constraint, or ``initial`` has
-        another horizon.
+        If ``tol`` or ``gap`` is not positive, the method cannot honour a constraint, or
+        ``initial`` has another horizon.
     """
     began = time.perf_counter()
     for name, value in (("tol", tol), ("gap", gap)):
@@ -241,8 +255,13 @@ def solve(
     eta = mesh.knots(np.exp(x))
     spectrum = problem.spectrum
     assert spectrum is not None
-    played = replay(spectrum, problem.dynamics, _schedule(problem, mesh.steps, eta, {}),
-                    modes=modes, max_steps=replay_steps)
+    played = replay(
+        spectrum,
+        problem.dynamics,
+        _schedule(problem, mesh.steps, eta, {}),
+        modes=modes,
+        max_steps=replay_steps,
+    )
     status, message = _message(problem, stage, played.excess_loss)
     proof = _certificate(problem, stage, played, gap)
     stats = {
@@ -253,16 +272,27 @@ def solve(
     }
     j = len(modes.lam)
     draft = Solution(
-        problem=problem, method=method.name, status=status, message=message,
-        excess_loss=played.excess_loss, bias=played.bias, variance=played.variance,
+        problem=problem,
+        method=method.name,
+        status=status,
+        message=message,
+        excess_loss=played.excess_loss,
+        bias=played.bias,
+        variance=played.variance,
         ode_excess_loss=ode_excess_loss(
             modes, problem.dynamics, _schedule(problem, mesh.steps, eta, {})
         ),
-        t=mesh.steps, controls={"eta": eta}, modes=np.array(modes.lam),
-        states=stage.audit.states[:, :j, 0], costates=stage.audit.costates[:, :j, 0],
-        residuals=projected_gradient(x, stage.gradient, stage.task.lower, stage.task.upper), schedule=_schedule(problem, mesh.steps, eta, {}),
-        replay=played, certificate=proof,
-        history=[(math.exp(v), r) for v, r in stage.iterate.history], stats=stats,
+        t=mesh.steps,
+        controls={"eta": eta},
+        modes=np.array(modes.lam),
+        states=stage.audit.states[:, :j, 0],
+        costates=stage.audit.costates[:, :j, 0],
+        residuals=projected_gradient(x, stage.gradient, stage.task.lower, stage.task.upper),
+        schedule=_schedule(problem, mesh.steps, eta, {}),
+        replay=played,
+        certificate=proof,
+        history=[(math.exp(v), r) for v, r in stage.iterate.history],
+        stats=stats,
     )
     stats["seconds"] = time.perf_counter() - began
     schedule = _schedule(problem, mesh.steps, eta, {"solution": draft.summary()})

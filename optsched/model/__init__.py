@@ -1,0 +1,1 @@
+"""SGD on power-law features, reduced to modes."""

@@ -38,13 +38,13 @@ class Blocks(NamedTuple):
 
     Attributes
     ----------
-    count : Array, shape (n,)
+    length : Array, shape (n,)
         Number of steps; blocks of 0 steps are padding.
     first, last : dict of Array, shape (n,)
         Controls at the first step of a block, and at the step after its last.
     """
 
-    count: Array
+    length: Array
     first: Controls
     last: Controls
 
@@ -196,16 +196,24 @@ class SGD(Dynamics):
         every_mode = jax.vmap(one, (None,) * 5 + (0, 0))
         every_block = jax.vmap(every_mode, (0,) * 5 + (None, None))
         lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
-        half_phi, half_w, phi, w = every_block(blocks.count, *ends, lam, nu)
+        half_phi, half_w, phi, w = every_block(blocks.length, *ends, lam, nu)
         return BlockMaps(
-            half_phi[..., None, None], jnp.stack(half_w, 1)[..., None],
-            phi[..., None, None], jnp.stack(w, 1)[..., None],
+            half_phi[..., None, None],
+            jnp.stack(half_w, 1)[..., None],
+            phi[..., None, None],
+            jnp.stack(w, 1)[..., None],
         )
 
 
 def _sgd_block(
-    sgd: SGD, count: Array, eta0: Array, eta1: Array, noise0: Array, noise1: Array,
-    lam: Array, nu: Array,
+    sgd: SGD,
+    count: Array,
+    eta0: Array,
+    eta1: Array,
+    noise0: Array,
+    noise1: Array,
+    lam: Array,
+    nu: Array,
 ) -> tuple[Array, tuple[Array, ...], Array, tuple[Array, ...]]:
     """Maps of one block on one mode, in scalars, so that the compiler fuses everything.
 

@@ -48,9 +48,7 @@ def advance(x: Array, maps: BlockMaps, readout: Array, sigma2: Array | float) ->
     return moved + maps.w[0] * start + maps.w[1] * mid + maps.w[2] * end
 
 
-def chain(
-    dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None = None
-) -> Path:
+def chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None = None) -> Path:
     """Propagate the initial state through a chain of blocks.
 
     Parameters

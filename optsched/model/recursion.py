@@ -221,5 +221,6 @@ def replay(
     last, low = max(float(excess[-1]), 0.0), max(float(bias[-1]), 0.0)
     if not math.isfinite(last):
         last, low = math.inf, min(low, math.inf) if not math.isnan(low) else math.inf
-    return Replay(last, low, last - low if math.isfinite(last) else math.inf, how, error, steps,
-                  excess, bias)
+    return Replay(
+        last, low, last - low if math.isfinite(last) else math.inf, how, error, steps, excess, bias
+    )

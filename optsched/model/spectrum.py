@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -238,7 +239,7 @@ class PowerLawSpectrum(Spectrum):
             k_edges = np.minimum(np.floor(edges ** (-1.0 / b)) + 1.0, tail_from)
             k_edges[0] = 1.0
             k_edges[-1] = tail_from
-            for i, (first, stop) in enumerate(zip(k_edges[:-1], k_edges[1:], strict=True)):
+            for i, (first, stop) in enumerate(pairwise(k_edges)):
                 if stop > first:
                     last_two = ends and i >= len(edges) - 3
                     parts.append(self._bin(first, stop, END_NODES if last_two else BIN_NODES))
@@ -366,7 +367,7 @@ class TabulatedSpectrum(Spectrum):
         if not tail.all():
             moving = points.lam[~tail]
             edges = _bins(float(moving[0]), float(moving[-1]))
-            for i, (high, low) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            for i, (high, low) in enumerate(pairwise(edges)):
                 inside = (points.lam <= high) & (points.lam > low) & ~tail
                 last_two = not tail.any() and i >= len(edges) - 3
                 count = END_NODES if last_two else BIN_NODES

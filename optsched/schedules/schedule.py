@@ -22,6 +22,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optsched.errors import InvalidProblem
+from optsched.schedules.checks import (
+    CONTROLS,
+    canonical,
+    integers,
+    is_number,
+    knot_steps,
+    knot_table,
+    real_array,
+    whole,
+)
+from optsched.schedules.sampling import evaluate, step_rule, traced_value
 
 __all__ = ["CONTROLS", "Schedule"]
 
@@ -31,16 +42,8 @@ Unit = Literal["steps", "samples", "tokens"]
 Extend = Literal["hold", "raise", "zero"]
 Sampling = Literal["average", "left"]
 
-CONTROLS = ("eta", "beta", "nu", "batch_size")
 MAX_HORIZON = 10**15
 MAX_DENSE = 10**8
-
-_RULES: dict[str, tuple[str, Callable[[Floats], NDArray[np.bool_]]]] = {
-    "eta": ("finite numbers >= 0", lambda x: x >= 0.0),
-    "beta": ("finite numbers in [0, 1)", lambda x: (x >= 0.0) & (x < 1.0)),
-    "nu": ("finite numbers in [0, 1]", lambda x: (x >= 0.0) & (x <= 1.0)),
-    "batch_size": ("finite numbers >= 1", lambda x: x >= 1.0),
-}
 
 
 class Schedule:
@@ -95,9 +98,9 @@ class Schedule:
         extend: Extend = "hold",
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        horizon = _whole("horizon", horizon, 1, MAX_HORIZON)
-        knots = _knots(steps, horizon)
-        table = _table(controls, knots)
+        horizon = whole("horizon", horizon, 1, MAX_HORIZON)
+        knots = knot_steps(steps, horizon)
+        table = knot_table(controls, knots)
         for field, value, allowed in (
             ("unit", unit, ("steps", "samples", "tokens")),
             ("extend", extend, ("hold", "raise", "zero")),
@@ -111,7 +114,7 @@ class Schedule:
             controls=MappingProxyType(table),
             unit=unit,
             extend=extend,
-            _metadata=_canonical(metadata),
+            _metadata=canonical(metadata),
             _ranges={name: (float(v.min()), float(v.max())) for name, v in table.items()},
         )
 
@@ -131,7 +134,7 @@ class Schedule:
 
         The other controls have that shape or are constants; the rest is as for the class.
         """
-        eta = np.atleast_1d(_array("eta", eta))
+        eta = np.atleast_1d(real_array("eta", eta))
         size = eta.size
         given = {"eta": eta, "beta": beta, "nu": nu, "batch_size": batch_size}
         controls = {name: value for name, value in given.items() if value is not None}
@@ -158,7 +161,7 @@ class Schedule:
         given = {"eta": eta, "beta": beta, "nu": nu, "batch_size": batch_size}
         table = dict(controls or {}) | {n: v for n, v in given.items() if v is not None}
         if horizon is None:
-            horizon = int(_integers("steps", steps)[-1]) + 1
+            horizon = int(integers("steps", steps)[-1]) + 1
         return cls(horizon, steps, table, unit=unit, extend=extend, metadata=metadata)
 
     @classmethod
@@ -197,11 +200,11 @@ class Schedule:
         and the last step, so that powers of t, also singular ones, and of T - t keep their
         integral.
         """
-        horizon = _whole("horizon", horizon, 1, MAX_DENSE)
+        horizon = whole("horizon", horizon, 1, MAX_DENSE)
         if sampling not in ("average", "left"):
             raise InvalidProblem("sampling", sampling, "one of average, left")
         eta = np.empty(horizon)
-        ends, inner = _rule(graded=True), _rule(graded=False)
+        ends, inner = step_rule(graded=True), step_rule(graded=False)
         block = 1 << 14
         # First and last step apart: they have a rule of their own.
         starts = {0, horizon - 1, *range(1, horizon - 1, block)}
@@ -210,9 +213,9 @@ class Schedule:
             k = np.arange(start, start + 1 if single else min(start + block, horizon - 1))
             nodes, weights = ends if single else inner
             if sampling == "left":
-                eta[k] = _evaluate(f, k.astype(np.float64))
+                eta[k] = evaluate(f, k.astype(np.float64))
                 continue
-            rates = _evaluate(f, k[:, None] + nodes)
+            rates = evaluate(f, k[:, None] + nodes)
             # A mean stays in the range of what it averages; rounding alone would leave it.
             eta[k] = np.clip(rates @ weights, rates.min(1), rates.max(1))
         return cls.from_array(eta, unit=unit, extend=extend, metadata=metadata)
@@ -256,12 +259,12 @@ class Schedule:
             if not jax.numpy.issubdtype(step.dtype, jax.numpy.integer):
                 raise InvalidProblem("step", str(step.dtype), "an array of an integer type")
             if isinstance(step, jax.core.Tracer):
-                return _traced(self, step, control, jax.numpy)
+                return traced_value(self, step, control, jax.numpy)
             value = self(np.asarray(step), control)
             return jax.numpy.asarray(value, dtype=jax.numpy.result_type(float))
-        scalar = _is_number(step)
+        scalar = is_number(step)
         # Any Python int is a step, also one that int64 cannot hold.
-        k = _integers("step", max(-1, min(step, MAX_HORIZON)) if scalar else step, ndim=None)
+        k = integers("step", max(-1, min(step, MAX_HORIZON)) if scalar else step, ndim=None)
         if k.size == 0:
             return np.zeros(k.shape)
         low, high, end = int(k.min()), int(k.max()), self.horizon - 1
@@ -284,8 +287,8 @@ class Schedule:
 
     def array(self, control: str = "eta", start: int = 0, stop: int | None = None) -> Floats:
         """Dense values of the steps ``start .. stop - 1`` (default: all), at most 10^8 of them."""
-        stop = self.horizon if stop is None else _whole("stop", stop, 0, MAX_HORIZON)
-        start = _whole("start", start, 0, stop)
+        stop = self.horizon if stop is None else whole("stop", stop, 0, MAX_HORIZON)
+        start = whole("start", start, 0, stop)
         if stop - start > MAX_DENSE:
             allowed = f"at most {MAX_DENSE} steps at once: use array(start=, stop=) or blocks()"
             raise InvalidProblem("horizon", stop - start, allowed)
@@ -317,7 +320,7 @@ class Schedule:
 
     def blocks(self, size: int = 2**20) -> Iterator[tuple[Ints, dict[str, Floats]]]:
         """All steps in order, ``size`` at a time, with the controls there."""
-        size = _whole("size", size, 1, MAX_DENSE)
+        size = whole("size", size, 1, MAX_DENSE)
         return (
             (k, {name: self(k, name) for name in self.controls})
             for start in range(0, self.horizon, size)
@@ -340,8 +343,8 @@ class Schedule:
         controls : dict of str to numpy.ndarray of float64
             Values there.
         """
-        points = min(_whole("points", points, min(2, self.horizon), MAX_HORIZON), self.horizon)
-        _whole("points", points, 1, MAX_DENSE)
+        points = min(whole("points", points, min(2, self.horizon), MAX_HORIZON), self.horizon)
+        whole("points", points, 1, MAX_DENSE)
         knots, extra = len(self.steps), points - len(self.steps)
         if extra <= 0:
             steps = self.steps[np.arange(points) * (knots - 1) // max(points - 1, 1)]
@@ -375,11 +378,11 @@ class Schedule:
 
     def scaled(self, factor: float) -> Schedule:
         """Multiply the learning rate by ``factor``, and note it in the metadata as ``scaled``."""
-        if not _is_number(factor) or not 0.0 <= factor < np.inf:
+        if not is_number(factor) or not 0.0 <= factor < np.inf:
             raise InvalidProblem("factor", factor, "a finite number >= 0")
         # What the metadata says of the loss holds for the unscaled schedule only.
         before = self.metadata.get("scaled", 1.0)
-        scaled = float(factor) * (before if _is_number(before) else 1.0)
+        scaled = float(factor) * (before if is_number(before) else 1.0)
         metadata = self.metadata | {"scaled": scaled}
         return self.replace(eta=self.controls["eta"] * factor, metadata=metadata)
 
@@ -457,144 +460,3 @@ class Schedule:
     def __delattr__(self, name: str) -> None:
         """Refuse: a schedule does not change."""
         raise FrozenInstanceError("a Schedule is immutable")
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    return number and not isinstance(value, bool)
-
-
-def _whole(field: str, value: Any, low: int, high: int) -> int:
-    """``value`` as int if it is a whole number in [low, high]."""
-    if not _is_number(value) or not low <= value <= high or value != int(value):
-        raise InvalidProblem(field, value, f"a whole number from {low} to {high}")
-    return int(value)
-
-
-def _array(field: str, values: Any) -> NDArray[Any]:
-    """Array of real numbers."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, OverflowError):
-        array = np.asarray(None)
-    if array.dtype.kind not in "iuf":
-        raise InvalidProblem(field, f"{array.dtype} array", "an array of numbers")
-    return array
-
-
-def _integers(field: str, values: Any, ndim: int | None = 1) -> Ints:
-    """Array of whole numbers as int64, all below 2^63 in size."""
-    array = _array(field, values)
-    if ndim is not None and (array.ndim != ndim or array.size == 0):
-        raise InvalidProblem(field, f"shape {array.shape}", "shape (n,), n >= 1")
-    if array.dtype.kind != "i":
-        good = (array == np.floor(array)) & (np.abs(array) < 2.0**63)
-        if not good.all():
-            raise InvalidProblem(field, array[~good].flat[0].item(), "whole numbers")
-    return array.astype(np.int64)
-
-
-def _knots(steps: Any, horizon: int) -> Ints:
-    """Check the steps of the knots and freeze them."""
-    knots = _integers("steps", steps)
-    falls = np.flatnonzero(knots[1:] <= knots[:-1])
-    if falls.size:
-        at = falls[0] + 1
-        raise InvalidProblem("steps", int(knots[at]), f"more than {knots[at - 1]}, the step before")
-    if knots[0] != 0:
-        raise InvalidProblem("steps", int(knots[0]), "0 as the first step")
-    if knots[-1] != horizon - 1:
-        raise InvalidProblem("horizon", horizon, f"{knots[-1] + 1}, as the last knot says")
-    knots.setflags(write=False)
-    return knots
-
-
-def _table(controls: Mapping[str, Any], knots: Ints) -> dict[str, Floats]:
-    """Check the values of the controls and freeze them, in the order of CONTROLS."""
-    unknown = [name for name in controls if name not in CONTROLS]
-    if unknown or "eta" not in controls:
-        allowed = "eta, and any of " + ", ".join(CONTROLS[1:])
-        raise InvalidProblem("controls", list(controls), allowed)
-    table: dict[str, Floats] = {}
-    for name in CONTROLS:
-        if name not in controls:
-            continue
-        given = _array(name, controls[name])
-        allowed, check = _RULES[name]
-        if given.ndim and given.shape != knots.shape:
-            raise InvalidProblem(name, f"shape {given.shape}", f"shape {knots.shape}, as steps")
-        values = np.empty(knots.shape)
-        values[:] = given
-        values += 0.0  # -0.0 equals 0.0 but would have another digest
-        bad = np.flatnonzero(~(np.isfinite(values) & check(values)))
-        if bad.size:
-            at = bad[0]
-            raise InvalidProblem(name, float(values[at]), f"{allowed} (at step {knots[at]})")
-        values.setflags(write=False)
-        table[name] = values
-    return table
-
-
-def _canonical(metadata: Mapping[str, Any] | None) -> str:
-    """Metadata as JSON text, with sorted keys so that equal metadata give equal text."""
-    try:
-        text = json.dumps(dict(metadata or {}), default=_plain, allow_nan=False)
-        return json.dumps(json.loads(text), sort_keys=True)
-    except (TypeError, ValueError, RecursionError) as error:
-        allowed = f"a dictionary that JSON can hold ({error})"
-        raise InvalidProblem("metadata", type(metadata).__name__, allowed) from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _rule(graded: bool) -> tuple[Floats, Floats]:
-    """Nodes and weights of a composite Gauss-Legendre rule on [0, 1]."""
-    x, w = np.polynomial.legendre.leggauss(8)
-    half = np.concatenate([[0.0], 0.5 ** np.arange(50 if graded else 1, 0, -1.0)])
-    edges = np.concatenate([half, 1.0 - half[-2::-1]])
-    width = np.diff(edges)[:, None]
-    return (edges[:-1, None] + 0.5 * width * (1.0 + x)).ravel(), (0.5 * width * w).ravel()
-
-
-def _evaluate(f: Callable[[Floats], ArrayLike], t: Floats) -> Floats:
-    """Evaluate f at an array of times."""
-    allowed = "a function of an array of times that returns finite rates >= 0 of its shape"
-    try:
-        values = np.asarray(f(t.ravel()), dtype=np.float64)
-        return np.broadcast_to(values, t.size).reshape(t.shape)
-    except (TypeError, ValueError) as error:
-        raise InvalidProblem("f", f, f"{allowed} ({error})") from error
-
-
-def _traced(schedule: Schedule, step: Any, control: str, jnp: Any) -> Any:
-    """Value at a traced JAX step; jnp.interp in float32 would merge knots above step 2^24."""
-    integer, real = jnp.result_type(int), jnp.result_type(float)
-    end = min(schedule.horizon - 1, int(jnp.iinfo(integer).max))
-    steps, values = schedule.steps, schedule.controls[control]
-    if end < schedule.horizon - 1:
-        # Without 64-bit integers no step gets further than this.
-        keep = steps < end
-        values = np.append(values[keep], schedule(end, control))
-        steps = np.append(steps[keep], end)
-    if len(steps) == 1:
-        steps, values = np.append(steps, 1), np.repeat(values, 2)
-    slopes = jnp.asarray(np.diff(values) / np.diff(steps), real)
-    knots, values = jnp.asarray(steps, integer), jnp.asarray(values, real)
-    asked = step.astype(integer)
-    k = jnp.clip(asked, 0, end)
-    i = jnp.clip(jnp.searchsorted(knots, k, side="right") - 1, 0, len(steps) - 2)
-    left, right = k - knots[i], knots[i + 1] - k
-    # From the nearer knot: a decay to zero keeps its relative accuracy in float32.
-    rise, fall = slopes[i] * left, slopes[i] * right
-    value = jnp.where(left <= right, values[i] + rise, values[i + 1] - fall)
-    value = jnp.clip(value, *schedule._ranges[control])
-    past = asked > end
-    if schedule.extend == "raise":
-        value = jnp.where(past, jnp.nan, value)
-    elif schedule.extend == "zero" and control == "eta":
-        value = jnp.where(past, 0.0, value)
-    return jnp.where(asked < 0, jnp.nan, value)

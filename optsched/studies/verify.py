@@ -100,7 +100,11 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     assert problem.spectrum is not None
     played = replay(problem.spectrum, problem.dynamics, schedule)
     bound = certified_bound(
-        problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon,
+        problem.modes,
+        problem.batch_size,
+        problem.noise**2,
+        problem.eta_cap,
+        problem.horizon,
         incumbent=played.excess_loss,
     ).value
     inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
