@@ -6,14 +6,15 @@ Two bounds by intrinsic time :math:`Y = \sum \eta_t`, which no schedule of that 
 speeding up each mode, :math:`r(x) \ge e^{-2 \varphi x}`, :math:`\varphi_j = \max_{x \le \eta_{max}
 \lambda_j} -\log r(x) / 2x`, and near the end by the noise that a schedule better than the incumbent
 can afford. K and :math:`L_{low}` decrease, so that each step costs at least the integral over its
-own intrinsic time. Where this bound is not below the incumbent, no schedule of that Y is better.
+own intrinsic time. Where this bound is within a part of the target gap, that Y needs no refinement.
 
 **The supporting inequality** (see `optsched.control.support`) is tight to second order around a
 reference path, and one evaluation bounds a whole *cell* of Y. Cells cover every Y that the relaxed
 geodesic does not exclude, each with its own reference: the relaxed geodesic with quasi-steady
-variance, corrected as the nearest solved cell was, then moved towards stationarity. The worst cell
-is halved until the gap is closed or stays. The bound is the least value of all cells, or the
-incumbent: a schedule below it would have to lie in some cell.
+variance, corrected as the nearest solved cell was, then moved towards stationarity; the references
+of neighbours are tried first, as each bounds every cell. The worst cell is halved until the gap
+is closed or stays. The bound is the least value of all cells and of the relaxed geodesic elsewhere:
+a schedule below it would have to lie somewhere.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ __all__ = ["CertifiedBound", "certified_bound"]
 Floats = NDArray[np.float64]
 
 SAFETY = 1e-4  # relative, taken off a refined bound for the numerical error
+AMPLE = 0.4  # of the target gap: closer than this is not looked for
 CELL = 0.35  # first width of a cell in w = log Y - log(eta_max T - Y)
 LAST_LOGIT = 20.0  # Y within 2e-9 of the largest
+REUSED = 2  # references of the nearest cells that are tried before a new one
 ROWS = 140  # points of intrinsic time of the relaxed geodesic
 
 
@@ -77,13 +80,29 @@ def _running_max(x_max: Floats, batch_size: float, order: int) -> Floats:
     return value[np.minimum(np.searchsorted(grid, x_max), len(grid) - 1)]
 
 
+class _Convexity:
+    """`_running_max` of order 2 on a fixed grid, looked up without a search."""
+
+    def __init__(self, top: float, batch_size: float) -> None:
+        self.low = 1e-5
+        self.step = math.log(max(top, 1e-4) / self.low) / 3000
+        grid = self.low * np.exp(self.step * np.arange(3001))
+        self.value = _running_max(grid, batch_size, 2)
+
+    def __call__(self, x: Floats) -> Floats:
+        # The next entry but for rounding, which goes up as well.
+        at = np.log(np.maximum(x, self.low) / self.low) / self.step + (1.0 + 1e-6)
+        return self.value[np.minimum(at.astype(np.int64), len(self.value) - 1)]
+
+
 def _level(h: Floats, du: Floats, cap: float, horizon: float, floor: float = 0.0) -> float:
     """Log of C with ``sum du max(1/cap, h/C + floor) = horizon``."""
     low, high = math.log(h.min() * cap) - 50.0, math.log(h.max() * cap) + 50.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        time = float((du * np.maximum(1.0 / cap, h * math.exp(-middle) + floor)).sum())
-        low, high = (middle, high) if time > horizon else (low, middle)
+    for _ in range(6):
+        at = np.linspace(low, high, 32)
+        rate = np.maximum(1.0 / cap, np.multiply.outer(np.exp(-at), h) + floor)
+        k = min(max(int((rate @ du > horizon).sum()), 1), len(at) - 1)
+        low, high = float(at[k - 1]), float(at[k])
     return high
 
 
@@ -100,6 +119,7 @@ class _Relaxed:
         self.kernel_quick = LogTable(quick, nu, *span)
         self.kernel_plain = LogTable(lam, nu, *span)
         self.kernel_second = LogTable(lam, nu * lam**2, *span)
+        self.convexity = _Convexity(case.eta_max * self.top, case.batch_size)
         self.variance: tuple[Floats, Floats] | None = None
         # Quasi-steady variance over loss, per unit of eta.
         x = (1.0 + 1.0 / case.batch_size) * case.eta_max * lam
@@ -135,24 +155,25 @@ class _Relaxed:
             # No step, and no sum of steps, of a better schedule is noisier than the incumbent.
             squares = budget / ((case.sigma2 + bias) * best)
             cap = np.minimum(case.eta_max, np.sqrt(squares))
-            chi = _running_max(cap * self.top, case.batch_size, 2)
+            chi = self.convexity(cap * self.top)
             slower = plain * np.exp(-2.0 * chi * np.minimum(squares, cap * togo) * pull)
             slower = np.minimum.accumulate(slower[:, ::-1], axis=1)[:, ::-1]
             best = np.maximum(best, slower)
         return best
 
-    def rows(self, tau_f: Floats) -> tuple[Floats, Floats]:
+    def rows(self, tau_f: Floats, kernel: Floats | None = None) -> tuple[Floats, Floats]:
         """Bias and relaxed variance for every Y in ``tau_f``."""
         case = self.case
-        kernel = self.kernel(tau_f[:, None] * self.rest, tau_f)
+        if kernel is None:
+            kernel = self.kernel(tau_f[:, None] * self.rest, tau_f)
         h = np.sqrt(kernel * self.low(tau_f[:, None] * self.s))
         du = tau_f[:, None] * self.weight
         level = (h * du).sum(1) / case.horizon
-        for _ in range(40):  # Newton from the left: the time is convex in the level
+        for _ in range(40):  # Newton from the left, where the cost is lower
             free = h * case.eta_max > level[:, None]
             spare = case.horizon - np.where(free, 0.0, du).sum(1) / case.eta_max
             new = np.where(free, h * du, 0.0).sum(1) / np.maximum(spare, 1e-12 * case.horizon)
-            done = np.all(new <= level * (1.0 + 1e-14))
+            done = np.all(new <= level * (1.0 + 1e-7))
             level = np.maximum(level, new)
             if done:
                 break
@@ -177,30 +198,33 @@ class _Relaxed:
         return du, np.minimum(case.eta_max, 1.0 / (h * math.exp(-log_level) + share))
 
 
-def _active(relaxed: _Relaxed) -> tuple[float, float, float]:
-    """Relaxed bound, and the range of w = logit(Y / longest) that it does not exclude."""
+def _active(relaxed: _Relaxed, ample: float) -> tuple[float, float, float]:
+    """Relaxed bound, and the range of w = logit(Y / longest) where it may be below ``ample``."""
     longest = relaxed.case.longest
     w = np.linspace(math.log(min(1e-4 / (relaxed.top * longest), 0.1)), LAST_LOGIT, 72)
     tau = _unlogit(w, longest)
+    kernel = relaxed.kernel(tau[:, None] * relaxed.rest, tau)
     for _ in range(2):
         # Chords of the table in log-log, lowered by its interpolation error.
-        noise = np.maximum(relaxed.rows(tau)[1], 1e-290)
+        noise = np.maximum(relaxed.rows(tau, kernel)[1], 1e-290)
         relaxed.variance = tau, 0.998 * noise
     # On shorter paths than all of these, the bias alone bounds the excess.
     least = float(relaxed.bias(tau[:1])[0])
-    _, low, high = _range(relaxed, w)
+    _, low, high = _range(relaxed, w, ample, kernel)
     w = np.linspace(low, high, 64)
-    best, low, high = _range(relaxed, w)
+    best, low, high = _range(relaxed, w, ample)
     around = np.linspace(w[max(best - 1, 0)], w[min(best + 1, len(w) - 1)], 16)
     value = np.add(*relaxed.rows(_unlogit(around, longest)))
     return min(least, float(value.min())), low, high
 
 
-def _range(relaxed: _Relaxed, w: Floats) -> tuple[int, float, float]:
-    """Index of the least relaxed bound, and neighbours of the range below the incumbent."""
-    value = np.add(*relaxed.rows(_unlogit(w, relaxed.case.longest)))
+def _range(
+    relaxed: _Relaxed, w: Floats, ample: float, kernel: Floats | None = None
+) -> tuple[int, float, float]:
+    """Index of the least relaxed bound, and neighbours of the range below ``ample``."""
+    value = np.add(*relaxed.rows(_unlogit(w, relaxed.case.longest), kernel))
     best = int(np.argmin(value))
-    keep = np.append(np.flatnonzero(value < relaxed.case.incumbent), best)
+    keep = np.append(np.flatnonzero(value < ample), best)
     return best, float(w[max(keep.min() - 1, 0)]), float(w[min(keep.max() + 1, len(w) - 1)])
 
 
@@ -216,31 +240,40 @@ class _Cells:
         self.relaxed = relaxed
         # w of a cell, and log(good path / path of _Relaxed) there
         self.known = [(0.0, np.zeros(relaxed.points))]
+        self.supports: list[tuple[float, Support]] = []
         ends = _unlogit(np.linspace(low, high, 5), relaxed.case.longest)
         lowest = min(float(relaxed.path(float(tau))[1].min()) for tau in ends)
         self.table = Generators(relaxed.case, 0.2 * lowest, density)
 
-    def value(self, low: float, high: float, enough: float) -> float:
+    def value(self, low: float, high: float, enough: float, ample: float) -> float:
         """Lower bound of the excess over the cell from w = low to high."""
         case = self.relaxed.case
         edges = _unlogit(np.array([low, 0.5 * (low + high), high]), case.longest)
-        du, eta = self.relaxed.path(float(edges[1]))
         best, w = 0.0, 0.5 * (low + high)
+        # References of other cells bound this one as well.
+        for _, support in sorted(self.supports, key=lambda item: abs(item[0] - w))[:REUSED]:
+            best = max(best, support.cell(float(edges[0]), float(edges[2]), ample))
+            if best >= 0.5 * (enough + ample):
+                return best
+        du, eta = self.relaxed.path(float(edges[1]))
         correction = min(self.known, key=lambda item: abs(item[0] - w))[1]
         current = np.clip(eta * np.exp(correction), self.table.rates[0], case.eta_max)
-        found = None
+        found, top, latest = None, 0.0, None
         with np.errstate(all="ignore"):
             for i in range(4):
                 support = Support(self.table, self.table.nearest(current), du)
-                new = support.cell(float(edges[0]), float(edges[2]))
-                if new > best:
-                    best = new
+                new = support.cell(float(edges[0]), float(edges[2]), ample)
+                best = max(best, new)
+                if new > top:
+                    top, latest = new, support
                     if new > 0.9 * math.exp(support.log_excess):
                         found = w, np.log(current / eta)
                 # More rounds only where the bound is poor, or the start has not been improved.
                 if best >= enough or (i > 0 and best > 0.97 * case.incumbent):
                     break
                 current = support.improved(self.relaxed.share)
+        if latest is not None:
+            self.supports.append((w, latest))
         if found is not None:
             self.known.append(found)
         return best
@@ -252,8 +285,8 @@ def _refine(cells: _Cells, low: float, high: float, target: float, max_cells: in
     edges = np.linspace(low, high, min(max(1, math.ceil((high - low) / CELL)), max_cells) + 1)
     # From the middle outwards, so that references start from good neighbours.
     order = sorted(itertools.pairwise(edges), key=lambda x: abs(x[0] + x[1] - low - high))
-    enough = incumbent / (1.0 + target)
-    found = {key: cells.value(*key, enough) for key in order}
+    enough, ample = incumbent / (1.0 + target), incumbent / (1.0 + AMPLE * target)
+    found = {key: cells.value(*key, enough, ample) for key in order}
     stuck = 0
     while len(found) < max_cells and stuck < 2:
         worst = min(found, key=lambda key: found[key])
@@ -262,7 +295,7 @@ def _refine(cells: _Cells, low: float, high: float, target: float, max_cells: in
         half = 0.5 * (worst[0] + worst[1])
         parent = found.pop(worst)
         for key in ((worst[0], half), (half, worst[1])):
-            found[key] = max(parent, cells.value(*key, enough))
+            found[key] = max(parent, cells.value(*key, enough, ample))
         gain = min(found[worst[0], half], found[half, worst[1]]) - parent
         stuck = 0 if gain > 0.1 * (incumbent - parent) else stuck + 1
     return list(found.values())
@@ -314,10 +347,11 @@ def certified_bound(
     """
     case = Case(modes, batch_size, sigma2, eta_max, horizon, incumbent, continuous)
     relaxed = _Relaxed(case, spacing)
-    weak, low, high = _active(relaxed)
+    ample = incumbent / (1.0 + AMPLE * target)
+    weak, low, high = _active(relaxed, ample)
     weak = min(_cautious(weak, incumbent), incumbent)
     if incumbent <= weak * (1.0 + target):
         return CertifiedBound(weak, weak, 0)
     found = _refine(_Cells(relaxed, low, high, density), low, high, target, max_cells)
-    refined = _cautious(min(found), incumbent) * (1.0 - SAFETY)
+    refined = _cautious(min(ample, *found), incumbent) * (1.0 - SAFETY)
     return CertifiedBound(min(max(refined, weak), incumbent), weak, len(found))

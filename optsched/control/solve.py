@@ -255,10 +255,11 @@ def solve(
     eta = mesh.knots(np.exp(x))
     spectrum = problem.spectrum
     assert spectrum is not None
+    plain = _schedule(problem, mesh.steps, eta, {})
     played = replay(
         spectrum,
         problem.dynamics,
-        _schedule(problem, mesh.steps, eta, {}),
+        plain,
         modes=modes,
         max_steps=replay_steps,
     )
@@ -279,23 +280,21 @@ def solve(
         excess_loss=played.excess_loss,
         bias=played.bias,
         variance=played.variance,
-        ode_excess_loss=ode_excess_loss(
-            modes, problem.dynamics, _schedule(problem, mesh.steps, eta, {})
-        ),
+        ode_excess_loss=ode_excess_loss(modes, problem.dynamics, plain),
         t=mesh.steps,
         controls={"eta": eta},
         modes=np.array(modes.lam),
         states=stage.audit.states[:, :j, 0],
         costates=stage.audit.costates[:, :j, 0],
         residuals=projected_gradient(x, stage.gradient, stage.task.lower, stage.task.upper),
-        schedule=_schedule(problem, mesh.steps, eta, {}),
+        schedule=plain,
         replay=played,
         certificate=proof,
         history=[(math.exp(v), r) for v, r in stage.iterate.history],
         stats=stats,
     )
     stats["seconds"] = time.perf_counter() - began
-    schedule = _schedule(problem, mesh.steps, eta, {"solution": draft.summary()})
+    schedule = plain.replace(metadata={"solution": draft.summary()})
     solution = Solution(**{**vars(draft), "schedule": schedule})
     if throw and not solution.converged:
         raise SolveFailed(message, solution)

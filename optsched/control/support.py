@@ -39,6 +39,7 @@ that vanish at the reference.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -59,6 +60,21 @@ MOST_FEEDBACK = 0.92  # largest share of the variance in the loss on reference p
 GAUSS = 0.5 + 0.5 * np.array([-math.sqrt(0.6), 0.0, math.sqrt(0.6)])
 GAUSS_WEIGHTS = np.array([5.0, 8.0, 5.0]) / 18.0
 STEP_Z = 0.8  # trapezoidal rule in log z: error exp(-2 pi^2 / STEP_Z)
+
+
+@functools.lru_cache(maxsize=64)
+def _halfway(count: int) -> Floats:
+    """Matrix that interpolates by a spline from ``count`` even knots to the points between."""
+    at = np.arange(count)
+    return CubicSpline(at, np.eye(count))(at[:-1] + 0.5).T.copy()
+
+
+def _interpolate(values: Floats) -> Floats:
+    """Values at every knot and at the points between, along the last axis."""
+    fine = np.empty((*values.shape[:-1], 2 * values.shape[-1] - 1))
+    fine[..., ::2] = values
+    fine[..., 1::2] = values @ _halfway(values.shape[-1])
+    return fine
 
 
 @dataclass(frozen=True)
@@ -102,20 +118,35 @@ class Generators:
         self.classes = np.full(len(lam) + 1, len(fast))
         self.classes[fast] = np.arange(len(fast))
         self.members = np.equal.outer(self.classes, np.arange(len(fast) + 1)).astype(float)
-        self.inner = np.array([self._inner(float(eta), fast) for eta in self.rates])
         self.decay = self.own_decay(self.rates)
+        self.inner = self._inner(fast)
         self.fine_decay = self.own_decay(self.fine, protect=True)
-        own = self.classes[:-1]
-        symmetric = self.inner[:, own[:, None], own] * np.multiply.outer(self.root, self.root)
-        symmetric[:, np.arange(len(lam)), np.arange(len(lam))] += self.decay
-        self.values, self.vectors = np.linalg.eigh(symmetric)
+        # Eigenbases of the symmetric generators, each computed at its first use.
+        self.values = np.empty((count, len(lam)))
+        self.vectors = np.empty((count, len(lam), len(lam)))
+        self.ready = np.zeros(count, dtype=bool)
         each = np.arange(len(fast))
         self.fast, self.stay = fast, self.inner[:, each, each] * nu[fast]  # jumps to itself
-        self.log_inner = np.log(self.inner / self.rates[:, None, None]).reshape(count, -1)
+        # Pairs of classes: rates are symmetric, and jumps of a fast mode to itself left out.
+        one, two = np.triu_indices(len(fast) + 1, 1)
+        self.pairs = np.append(one, len(fast)), np.append(two, len(fast))
+        self.pair_inner = self.inner[:, self.pairs[0], self.pairs[1]]
+        self.log_inner = np.log(self.pair_inner / self.rates[:, None])
         # Quasi-steady variance over loss; the recursion is stable below 1.
         x = (1.0 + 1.0 / case.batch_size) * np.multiply.outer(self.rates, lam)
         share = (nu / lam / np.maximum(2.0 - x, 1e-3)).sum(1) * self.rates / case.batch_size
         self.usable = max(int(np.searchsorted(share, MOST_FEEDBACK)) - 1, 0)
+
+    def prepare(self, index: Ints) -> None:
+        """Compute the eigenbases of some entries."""
+        new = np.unique(index[~self.ready[index]])
+        if len(new):
+            own, each = self.classes[:-1], np.arange(len(self.root))
+            symmetric = self.inner[new][:, own[:, None], own]
+            symmetric *= np.multiply.outer(self.root, self.root)
+            symmetric[:, each, each] += self.decay[new]
+            self.values[new], self.vectors[new] = np.linalg.eigh(symmetric)
+            self.ready[new] = True
 
     def own_decay(self, eta: Floats, protect: bool = False) -> Floats:
         r"""Rates :math:`\log r_j / \eta`; with ``protect`` the least within half a spacing.
@@ -134,19 +165,22 @@ class Generators:
             x = np.where(dip, 1.0 / bend, x)
         return np.log1p(-(2.0 * x - bend * x**2)) / eta[:, None]
 
-    def _inner(self, eta: float, fast: Ints) -> Floats:
-        """Jump rates between classes over nu of the target."""
+    def _inner(self, fast: Ints) -> Floats:
+        """Jump rates between classes over nu of the target, for every rate."""
+        eta, classes = self.rates[:, None], len(fast) + 1
         c = eta**2 / self.case.batch_size
         if self.case.continuous:
-            return np.full((len(fast) + 1, len(fast) + 1), c / eta)
-        decay = np.exp(self.own_decay(np.array([eta]))[0] * eta)
-        r = np.append(decay[fast], 1.0)
+            return np.repeat((c / eta)[:, :, None], classes, axis=1).repeat(classes, axis=2)
+        decay, one = np.exp(self.decay * eta), np.ones_like(eta)
+        r = np.append(decay[:, fast], one, axis=1)
         nu = np.append(self.nu[fast], self.nu.sum() - self.nu[fast].sum())
         z = np.exp(np.arange(math.log(r.min()) - 17.0, 17.0, STEP_Z))
-        poles = 1.0 / (r[:, None] + z)
+        poles = 1.0 / (r[:, :, None] + z)
         # Slow modes enter the denominator at the least r among them: more of it, a lower rate.
-        least = 1.0 / (np.append(decay[fast], decay.min(where=self.slow, initial=1.0))[:, None] + z)
-        return (c / eta) * (poles * (STEP_Z * z / (1.0 + c * (nu @ least)))) @ poles.T
+        least = np.append(one, decay[:, self.slow], axis=1).min(1, keepdims=True)
+        feedback = nu[:-1] @ poles[:, :-1] + nu[-1] / (least + z)
+        weight = (c / eta) * STEP_Z * z / (1.0 + c * feedback)
+        return (poles * weight[:, None]) @ poles.transpose(0, 2, 1)
 
     @property
     def slow(self) -> NDArray[np.bool_]:
@@ -174,32 +208,36 @@ class Support:
         scale = (self.time * math.exp(-self.log_excess))[:, None]
         sources = states @ table.members
         targets = (costates * table.nu * scale) @ table.members[:-1]
-        weights = table.inner[each] * targets[:, :, None] * sources[:, None, :]
-        alone = np.arange(len(table.fast))  # jumps of a fast mode to itself belong to its decay
-        weights[:, alone, alone] = 0.0
-        self.count = weights.sum((1, 2))
-        jumps = weights.reshape(len(each), -1) @ table.log_inner.T
+        one, two = table.pairs
+        weights = sources.take(one, 1) * targets.take(two, 1)
+        weights[:, :-1] += sources.take(two[:-1], 1) * targets.take(one[:-1], 1)
+        weights *= table.pair_inner[each]
+        self.count = weights.sum(1)
         occupied = costates * states[:, :-1] * scale
-        smooth = np.stack([jumps, occupied[:, table.fast] @ table.stay.T])
-        self.jumps, stay = CubicSpline(table.knots, smooth, axis=2)(table.fine_knots)
+        fast = occupied[:, table.fast]
+        self.jumps = _interpolate(weights @ table.log_inner.T)
         self.jumps += self.count[:, None] * np.log(table.fine)
+        stay = _interpolate(fast @ table.stay.T)
         # What the jump rates at the lowest entry exceed their limit at eta = 0 by.
         surplus = np.maximum(table.log_inner[0] + math.log(table.case.batch_size), 0.0)
-        self.below = weights.reshape(len(each), -1) @ surplus
-        self.below += occupied[:, table.fast] @ table.stay[0]
+        self.below = weights @ surplus + fast @ table.stay[0]
+        self.per_rate = self.time[:, None] / table.fine
         self.decay = stay + occupied @ table.fine_decay.T
         at = np.arange(len(each)), 2 * each
         own = float((occupied * table.decay[each]).sum()) + float((self.jumps + stay)[at].sum())
         self.base = self.log_excess - own
+        # Of the time: where to start the search, and then the best so far.
+        self.multiplier = max(float(self.count.sum()), 1e-6) / self.horizon
 
     def _propagate(self) -> tuple[Floats, Floats, Floats]:
         """State at the start and costate at the end of every interval, in its eigenbasis."""
         table, index = self.table, self.index
+        table.prepare(index)
         root, vectors, n = table.root, table.vectors[index], len(index)
         grow = np.exp(table.values[index] * self.steps[:, None])
         own = table.classes[:-1]
         source = table.inner[index][:, own, -1] * (table.case.sigma2 * root)
-        source = np.einsum("kji,kj->ki", vectors, source)
+        source = (source[:, None] @ vectors)[:, 0]
         feed = source * self._integral(1.0)
         e, p = np.empty((2, n, len(root)))
         state, costate = table.case.modes.mu / root, root
@@ -229,36 +267,41 @@ class Support:
         for g, part in enumerate(GAUSS):
             at = part * self.steps[:, None]
             inside = np.exp(values * at) * e + source * self._integral(part)
-            states[:, g, :-1] = np.einsum("kij,kj->ki", vectors, inside) * root
+            states[:, g, :-1] = (vectors @ inside[:, :, None])[:, :, 0] * root
             inside = np.exp(values * (self.steps[:, None] - at)) * p
-            costates[:, g] = np.einsum("kij,kj->ki", vectors, inside) / root
+            costates[:, g] = (vectors @ inside[:, :, None])[:, :, 0] / root
         states, costates = np.maximum(states, 0.0), np.maximum(costates, 0.0)
         return states.reshape(-1, size + 1), costates.reshape(-1, size)
 
     def improved(self, share: float) -> Floats:
         """Rates after a damped step towards dlog E / dlog eta = multiplier * time."""
         table = self.table
-        slope = np.gradient(self.jumps + self.decay, np.log(table.fine), axis=1)
-        each = 2 * np.repeat(self.index, len(GAUSS))
-        slope = slope[np.arange(len(slope)), each].reshape(len(self.steps), -1).sum(1)
+        # Differences in the logit of the rate, of which log eta is a function.
+        j, rows = 2 * np.repeat(self.index, len(GAUSS)), np.arange(len(self.time))
+        right, left = np.minimum(j + 1, len(table.fine) - 1), np.maximum(j - 1, 0)
+        slope = self.jumps[rows, right] + self.decay[rows, right]
+        slope -= self.jumps[rows, left] + self.decay[rows, left]
+        slope /= np.log(table.fine[right] / table.fine[left])
+        slope = slope.reshape(len(self.steps), -1).sum(1)
         pull = np.maximum(slope, 1e-300)
         eta, cap = table.rates[self.index], float(table.rates[-1])
         # eta <- min(eta_max, eta (multiplier time / pull)^power), the multiplier from the time
         power = 0.5 * np.maximum(1.0 - share * eta, 0.05)
         ratio = np.clip(np.log(self.steps / eta / pull), -300.0, 300.0)
         new, low, high = eta, -700.0, 700.0
-        for _ in range(50):
-            middle = 0.5 * (low + high)
-            new = np.minimum(cap, eta * np.exp(np.clip(power * (middle + ratio), -40.0, 40.0)))
-            late = float((self.steps / new).sum()) > self.horizon
-            low, high = (middle, high) if late else (low, middle)
+        for _ in range(5):
+            shift = np.linspace(low, high, 32)[:, None]
+            new = np.minimum(cap, eta * np.exp(np.clip(power * (shift + ratio), -40.0, 40.0)))
+            late = (self.steps / new).sum(1) > self.horizon
+            k = min(max(int(late.sum()), 1), len(late) - 1)
+            low, high, new = float(shift[k - 1, 0]), float(shift[k, 0]), new[k]
         return new
 
     def minimum(self, stretch: float, multiplier: float) -> tuple[float, float]:
         """Minimum over the rates at Y = stretch * reference; time of the minimiser minus T."""
-        table = self.table
-        time = stretch * self.time[:, None] / table.fine
-        total = self.jumps + stretch * self.decay + multiplier * time
+        total = (stretch * multiplier) * self.per_rate
+        total += stretch * self.decay
+        total += self.jumps
         rows, last = np.arange(len(total)), total.shape[1] - 1
         best = np.argmin(total, axis=1)
         j = np.clip(best, 1, last - 1)
@@ -266,12 +309,12 @@ class Support:
         bend = np.maximum(left - 2.0 * centre + right, 1e-300)
         drop = np.where(best == j, (left - right) ** 2 / (8.0 * bend), 0.0)
         low = total[rows, best] - drop
-        spent = time[rows, best]
+        spent, longest = stretch * self.per_rate[rows, best], stretch * self.per_rate[:, 0]
         # Below the table: count * log(eta) + multiplier * time, everything else at its limit.
-        less = np.minimum(multiplier * time[:, 0] / np.maximum(self.count, 1e-300), 1.0)
+        less = np.minimum(multiplier * longest / np.maximum(self.count, 1e-300), 1.0)
         beyond = total[:, 0] - max(stretch, 1.0) * self.below + self.count * np.log(less)
-        beyond = np.where(less < 1.0, beyond + multiplier * time[:, 0] * (1.0 / less - 1.0), np.inf)
-        spent = np.where(beyond < low, time[:, 0] / less, spent)
+        beyond = np.where(less < 1.0, beyond + multiplier * longest * (1.0 / less - 1.0), np.inf)
+        spent = np.where(beyond < low, longest / less, spent)
         low = np.minimum(low, beyond)
         constant = self.base + float(self.count.sum()) * math.log(stretch)
         return (
@@ -279,22 +322,34 @@ class Support:
             float(spent.sum()) - self.horizon,
         )
 
-    def cell(self, low: float, high: float) -> float:
-        """Lower bound of the excess for all intrinsic times from ``low`` to ``high``."""
-        reference = float(self.steps.sum())
-        log_multiplier = math.log(max(float(self.count.sum()), 1e-6) / self.horizon)
-        best, bracket = -math.inf, [-math.inf, math.inf]
-        step = 1.0
-        for _ in range(24):
-            multiplier = math.exp(log_multiplier)
-            value, late = min(self.minimum(end / reference, multiplier) for end in (low, high))
-            best = max(best, value)
-            bracket[0 if late > 0.0 else 1] = log_multiplier
-            if bracket[1] - bracket[0] < 0.03 or abs(log_multiplier) > 80.0:
-                break
-            if math.isinf(bracket[1] - bracket[0]):
-                log_multiplier += step if late > 0.0 else -step
-                step *= 1.6
+    def cell(self, low: float, high: float, ample: float = math.inf) -> float:
+        """Lower bound of the excess for all intrinsic times from ``low`` to ``high``.
+
+        Any multiplier gives one. The least over both ends is concave in the multiplier: tangents
+        on both sides of its maximum bound what is left to gain. Stops above ``ample``.
+        """
+        ends = low / float(self.steps.sum()), high / float(self.steps.sum())
+        enough, best, x = math.log(ample), -math.inf, self.multiplier
+        left: tuple[float, float, float] | None = None
+        right: tuple[float, float, float] | None = None
+        for _ in range(30):
+            value, late = min(self.minimum(end, x) for end in ends)
+            if value > best:
+                best, self.multiplier = value, x
+            if late > 0.0:
+                left = x, value, late
             else:
-                log_multiplier = 0.5 * (bracket[0] + bracket[1])
+                right = x, value, late
+            if best >= enough or abs(math.log(x)) > 300.0:
+                break
+            if left is None or right is None:
+                guess = 1.5 * math.log(max(1.0 + late / self.horizon, 1e-9))
+                x *= math.exp(min(max(guess, -4.0), 4.0) + math.copysign(0.02, late))
+                continue
+            width = right[0] - left[0]
+            rise = right[1] - left[1] - right[2] * width
+            part = rise / max(left[2] - right[2], 1e-300) / width
+            if left[1] + left[2] * part * width < best + 2e-5 or width < 1e-3 * left[0]:
+                break
+            x = left[0] + min(max(part, 0.03), 0.97) * width
         return math.exp(min(best, 600.0))

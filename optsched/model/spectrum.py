@@ -32,7 +32,7 @@ END_NODES = 12
 # Eigenvalues with 2 * lam * tau_max below this hardly move; three nodes a measure carry them.
 TAIL_EXPONENT = 0.3
 TAIL_NODES = 3
-MODE_BUCKET = 32
+MODE_BUCKET = 16
 # Modes up to this index are summed one by one; beyond it sums are midpoint-rule integrals.
 DIRECT_MODES = 2**15
 
@@ -60,7 +60,9 @@ class Modes(NamedTuple):
 
     def padded(self) -> Modes:
         """The same with massless modes added, so that compiled code is shared between spectra."""
-        pad = -len(self.lam) % MODE_BUCKET
+        pad = -len(self.lam) % (
+            MODE_BUCKET if len(self.lam) <= 4 * MODE_BUCKET else 2 * MODE_BUCKET
+        )
         return Modes(*(np.concatenate([column, np.zeros(pad)]) for column in self))
 
     def kernel(self, tau: ArrayLike) -> NDArray[np.float64]:
