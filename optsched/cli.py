@@ -35,7 +35,7 @@ class Number(click.ParamType):
             raise InvalidProblem(field, value, self.allowed) from None
 
 
-ABOVE_ONE = "a finite number greater than 1"
+ABOVE_ONE = "a finite number greater than 1, up to 50"
 PROBLEM_OPTIONS = [
     click.option("--a", type=Number(ABOVE_ONE), help="Exponent of the target, a > 1. Required."),
     click.option(
@@ -161,7 +161,7 @@ def _use_compilation_cache() -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="optsched")
+@click.version_option(package_name="optsched", prog_name="optsched")
 def cli() -> None:
     """Optimal learning-rate schedules for SGD on power-law random features."""
 
@@ -239,7 +239,8 @@ def _warm_up(problem: Any) -> None:
     from optsched.control.objective import warm_up
 
     arguments = (problem.dynamics, problem.modes, KNOT_BUCKET)
-    threading.Thread(target=warm_up, args=arguments, daemon=True).start()
+    # Not a daemon: leaving the interpreter while XLA compiles would abort it.
+    threading.Thread(target=warm_up, args=arguments).start()
 
 
 def _check_rows(output: str | None, points: int | None, horizon: int) -> None:
@@ -315,6 +316,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except OptschedError as error:
         return _fail(str(error), 1)
+    except OSError as error:  # standard output is gone or full
+        return _fail(f"output: {error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     return 0

@@ -97,6 +97,8 @@ def verification_report(result: Verification, file: str) -> None:
     )
     error = f", relative error about {played.error:.0e}" if played.error else ""
     console.print(f"replayed {played.how}{error}")
+    for line in result.violations:
+        console.print(f"breaks a constraint: {line}")
     if result.gap is None:
         console.print(
             f"lower bound for rates up to {problem.eta_cap:.4g}:"

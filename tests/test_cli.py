@@ -211,6 +211,36 @@ def test_bad_files_for_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path
     )
 
 
+def test_verify_reports_broken_constraints(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "flat.csv"
+    Schedule.from_array(np.linspace(0.5, 0.1, 50)).save(file)
+    options = ["--a", "2", "--b", "1.5", "--warmup", "5", "--eta-min", "0.2"]
+    options += ["--max-change", "0.001", "--eta-max", "0.4"]
+    broken = _json(capsys, "verify", str(file), *options, "--json")["violations"]
+    assert len(broken) == 4
+    assert (
+        _json(capsys, "verify", str(file), "--a", "2", "--b", "1.5", "--json")["violations"] == []
+    )
+    assert main(["verify", str(file), *options]) == 0
+    assert capsys.readouterr().out.count("breaks a constraint") == 4
+
+
+def test_devices_are_not_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    link = tmp_path / "link.csv"
+    link.symlink_to("/dev/null")
+    assert "device" in _refused(capsys, "solve", *SMALL, "--output", str(link), "--force")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_underflow_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = _json(
+        capsys, "solve", "--a", "3.5", "--b", "2", "--horizon", "1e9", "--noise", "0", "--json"
+    )
+    assert numbers["status"] == "converged" and numbers["excess_loss"] < 1e-200
+
+
 def test_verify_reports_divergence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "wild.csv"
     Schedule.from_array(np.full(3000, 1.9)).save(file)

@@ -335,8 +335,54 @@ def test_solutions_and_errors_pickle() -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [{"noise": 1e6}, {"eta_max": 1e-12}, {"noise": 300.0, "horizon": 5}],
+    ids=str,
+)
+def test_converged_means_optimal_where_rates_hardly_matter(options: dict[str, float]) -> None:
+    """A relative loss that hardly moves must not pass for a KKT point."""
+    problem = Problem(**{"a": 3.5, "b": 2.0, "horizon": 1000, **options})  # type: ignore[arg-type]
+    solution = solve(problem)
+    eta = solution.schedule.eta
+    base = excess_of(problem, eta)
+    for factor in (0.0, 0.5, 0.9, 1.1, 2.0):
+        other = np.minimum(factor * eta, problem.eta_cap)
+        assert excess_of(problem, other) >= base * (1 - 1e-13)
+    if "eta_max" in options:
+        np.testing.assert_allclose(eta, problem.eta_cap)
+
+
+def test_bounded_change_at_one_step() -> None:
+    free = solve(Problem(3.5, 2.0, 1))
+    assert solve(Problem(3.5, 2.0, 1, max_change=1e-3)).excess_loss == free.excess_loss
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"problem": None}, "problem"),
+        ({"problem": "x"}, "problem"),
+        ({"method": "pontryagin"}, "method"),
+        ({"tol": "x"}, "tol"),
+        ({"tol": True}, "tol"),
+        ({"gap": -1.0}, "gap"),
+        ({"initial": np.ones(5)}, "initial"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidProblem, match=field):
+        solve(**{"problem": Problem(2.0, 1.5, 10), **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("a", 10**400),
+        ("a", 51.0),
+        ("noise", 1e200),
+        ("batch_size", 1e300),
+        ("eta_max", 1e-300),
         ("a", 1.0),
         ("a", math.nan),
         ("a", math.inf),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Descent", "projected_descent", "projected_gradient"]
+__all__ = ["Descent", "projected_descent", "projected_gradient", "strict_tolerance"]
 
 Floats = NDArray[np.float64]
 Function = Callable[[Floats], tuple[float, Floats, Floats]]
@@ -30,6 +30,15 @@ def projected_gradient(x: Floats, gradient: Floats, lower: Floats, upper: Floats
     """Gradient with the parts removed that only push against an active bound."""
     held = ((x <= lower) & (gradient > 0.0)) | ((x >= upper) & (gradient < 0.0))
     return np.where(held, 0.0, gradient)
+
+
+def strict_tolerance(tol: float, metric: Floats) -> float:
+    """Tolerance of the residual where the controls hardly move the value.
+
+    The sum of the metric is the elasticity of the value in all controls together; where it is
+    far below 1, a small gradient alone says nothing.
+    """
+    return tol * min(1.0, float(metric.sum()))
 
 
 def _direction(pull: Floats, metric: Floats, pairs: list[tuple[Floats, Floats]]) -> Floats:
@@ -75,7 +84,8 @@ def projected_descent(
         Returns value, gradient and a positive metric (an estimate of the diagonal curvature).
     x0, lower, upper : numpy.ndarray, shape (n,)
     tol : float
-        Largest absolute entry of the projected gradient at convergence.
+        Largest absolute entry of the projected gradient at convergence, times the sum of the
+        metric where that is below 1.
     max_iterations : int
         Number of iterations.
     memory : int
@@ -93,9 +103,9 @@ def projected_descent(
         pull = projected_gradient(x, gradient, lower, upper)
         residual = float(np.abs(pull).max())
         history.append((value, residual))
-        if residual <= tol or not np.isfinite(residual):
+        if residual <= strict_tolerance(tol, metric) or not np.isfinite(residual):
             break
-        floor = max(1e-3 * float(np.median(metric)), 1e-12)
+        floor = max(1e-3 * float(np.median(metric)), 1e-300)
         step = _direction(pull, np.maximum(metric, floor), pairs)
         if float(step @ pull) >= 0.0:
             pairs.clear()
@@ -123,4 +133,5 @@ def projected_descent(
         x, (value, gradient, metric) = trial, new
     pull = projected_gradient(x, gradient, lower, upper)
     residual = float(np.abs(pull).max())
-    return Descent(x, value, gradient, residual, bool(residual <= tol), history)
+    converged = bool(residual <= strict_tolerance(tol, metric))
+    return Descent(x, value, gradient, residual, converged, history)

@@ -101,8 +101,9 @@ class Objective:
 
     def __init__(self, dynamics: Dynamics, modes: Modes, mesh: StepMesh) -> None:
         self.dynamics, self.mesh = dynamics, mesh
+        self.modes = modes.padded()
         with jax.enable_x64(True):
-            self.modes = Modes(*(jnp.asarray(column) for column in modes.padded()))  # type: ignore[arg-type]
+            self._modes = Modes(*(jnp.asarray(column) for column in self.modes))  # type: ignore[arg-type]
         self.evaluations = 0
         self._last: tuple[Floats, tuple[float, Floats, Floats]] | None = None
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
@@ -133,9 +134,9 @@ class Objective:
         self.evaluations += 1
         blocks = self._blocks(log_free)
         with jax.enable_x64(True):
-            maps = block_maps(self.dynamics, self.modes, blocks)
-            value, cotangent, _, _ = _adjoint(self.dynamics, self.modes, maps)
-            parts = _pull_back(self.dynamics, self.modes, blocks, cotangent)
+            maps = block_maps(self.dynamics, self._modes, blocks)
+            value, cotangent, _, _ = _adjoint(self.dynamics, self._modes, maps)
+            parts = _pull_back(self.dynamics, self._modes, blocks, cotangent)
             drift, noise = (self._gather(part, blocks) for part in parts)
         self._last = log_free.copy(), (float(value), drift + noise, np.abs(drift))
         return self._last[1]
@@ -146,16 +147,16 @@ class Objective:
         count = np.asarray(blocks.length)
         eta0, eta1 = blocks.first["eta"], blocks.last["eta"]
         with jax.enable_x64(True):
-            maps = block_maps(self.dynamics, self.modes, blocks)
-            _, _, costates, path = _adjoint(self.dynamics, self.modes, maps)
+            maps = block_maps(self.dynamics, self._modes, blocks)
+            _, _, costates, path = _adjoint(self.dynamics, self._modes, maps)
             # Every block once more as two halves, from the same state.
             half = np.floor(count / 2.0)
             eta = eta0 + (eta1 - eta0) * half / np.maximum(count, 1.0)
             halved = np.asarray(path.states)[:-1]
             for steps, start, end in ((half, eta0, eta), (count - half, eta, eta1)):
                 part = Blocks(steps, {"eta": start}, {"eta": end})  # type: ignore[arg-type]
-                maps = block_maps(self.dynamics, self.modes, part)
-                halved = _advance_all(self.dynamics, self.modes, halved, maps)
+                maps = block_maps(self.dynamics, self._modes, part)
+                halved = _advance_all(self.dynamics, self._modes, halved, maps)
             change = np.asarray(halved) - np.asarray(path.states)[1:]
             p = np.asarray(costates)
             errors = (change * p[1:]).sum((-1, -2)) / float(path.excess[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,8 @@ from optsched.model.dynamics import SGD
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
 
 __all__ = ["Problem", "stability_limit"]
+
+MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
 
 
 def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
@@ -59,9 +62,9 @@ def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
 def _number(name: str, value: Any, allowed: str, check: Any) -> float:
     """``value`` as float if it is a finite number that passes ``check``."""
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not check(float(value)):
-        raise InvalidProblem(name, value, allowed)
-    return float(value)
+    if good and abs(value) <= sys.float_info.max and check(float(value)):
+        return float(value)
+    raise InvalidProblem(name, value, allowed)
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ class Problem:
 
         if self.spectrum is None:
             for name in ("a", "b"):
-                rule = "a finite number greater than 1"
-                put(name, _number(name, getattr(self, name), rule, lambda x: x > 1.0))
+                rule = f"a finite number greater than 1, up to {MAX_EXPONENT:g}"
+                value = getattr(self, name)
+                put(name, _number(name, value, rule, lambda x: 1.0 < x <= MAX_EXPONENT))
             if self.features != math.inf:
                 rule = "a whole number >= 1, or inf"
                 whole = _number(
@@ -151,10 +155,19 @@ class Problem:
         put("horizon", int(horizon))
         put(
             "batch_size",
-            _number("batch_size", self.batch_size, "a number >= 1", lambda x: x >= 1.0),
+            _number(
+                "batch_size",
+                self.batch_size,
+                "a number >= 1, up to 1e15",
+                lambda x: 1.0 <= x <= 1e15,
+            ),
         )
-        put("noise", _number("noise", self.noise, "a number >= 0", lambda x: x >= 0.0))
-        put("eta_max", _number("eta_max", self.eta_max, "a number > 0", lambda x: x > 0.0))
+        put(
+            "noise",
+            _number("noise", self.noise, "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9),
+        )
+        rule = "a number > 0, 1e-100 or more"
+        put("eta_max", _number("eta_max", self.eta_max, rule, lambda x: x >= 1e-100))
         warmup = _number(
             "warmup",
             self.warmup,

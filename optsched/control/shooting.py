@@ -60,7 +60,7 @@ class Shooting(Method):
             value, gradient, _ = task.objective(y * scale)
             return value, gradient * scale
 
-        if task.problem.max_change is None:
+        if task.problem.max_change is None or len(task.mesh.steps) == 1:
             result = self._bounded(task, function, scale, history)
         else:
             result = self._constrained(task, function, scale)

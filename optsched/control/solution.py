@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -85,9 +86,9 @@ class Solution:
         return self.status == "converged"
 
     def summary(self) -> dict[str, Any]:
-        """Numbers of the solution as a JSON-able dict."""
+        """Numbers of the solution as a JSON-able dict; None where one is not finite."""
         problem, proof = self.problem, self.certificate
-        return {
+        numbers = {
             "a": problem.a,
             "b": problem.b,
             "horizon": problem.horizon,
@@ -122,6 +123,10 @@ class Solution:
             "knots": len(self.t),
             "iterations": self.stats.get("iterations"),
             "seconds": self.stats.get("seconds"),
+        }
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in numbers.items()
         }
 
     def save(

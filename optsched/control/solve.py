@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from optsched.control.bound import certified_bound
 from optsched.control.certificate import Certificate
-from optsched.control.descent import projected_gradient
+from optsched.control.descent import projected_gradient, strict_tolerance
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
 from optsched.control.method import Iterate, Method, Task
@@ -32,7 +32,8 @@ Floats = NDArray[np.float64]
 
 # Blocks are halved until their estimated errors of log E sum to less than this.
 MESH_TOL = 1e-4
-MAX_ROUNDS = 4
+MAX_ROUNDS = 6
+MAX_REPLAY_GAP = 0.01  # a loss that its replay contradicts by more is not accepted
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
 UNDERFLOW = 1e-250
 
@@ -45,6 +46,7 @@ class _Stage:
     iterate: Iterate
     gradient: Floats
     residual: float
+    tol: float
     audit: Audit
 
 
@@ -76,19 +78,24 @@ def _polish(task: Task, iterate: Iterate) -> Iterate:
     )
 
 
+def _tolerance(task: Task, iterate: Iterate) -> float:
+    return strict_tolerance(task.tol, task.objective(iterate.log_eta)[2])
+
+
 def _run(method: Method, task: Task, hopeless: bool) -> _Stage:
     if hopeless:
         iterate = Iterate(task.start, False, "the optimal loss underflows")
     else:
         iterate = method.run(task)
     residual = task_residual(task, iterate.log_eta)
-    if not (hopeless or residual <= task.tol):
+    if not (hopeless or residual <= _tolerance(task, iterate)):
         finished = _polish(task, iterate)
         after = task_residual(task, finished.log_eta)
         if after < residual:
             iterate, residual = finished, after
     _, gradient, _ = task.objective(iterate.log_eta)
-    return _Stage(task, iterate, gradient, residual, task.objective.audit(iterate.log_eta))
+    audit = task.objective.audit(iterate.log_eta)
+    return _Stage(task, iterate, gradient, residual, _tolerance(task, iterate), audit)
 
 
 def _refined(stage: _Stage, warmup: int) -> tuple[StepMesh, Floats]:
@@ -118,7 +125,7 @@ def _optimise(
         stage = _run(method, _task(problem, mesh, start, tol), hopeless)
         evaluations += stage.task.objective.evaluations
         done = not np.abs(stage.audit.errors).sum() > MESH_TOL
-        if done or hopeless or not stage.residual <= tol:
+        if done or hopeless or not stage.residual <= stage.tol:
             break
         mesh, start = _refined(stage, problem.warmup)
         if len(mesh.steps) == len(stage.task.mesh.steps):
@@ -147,7 +154,7 @@ def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) ->
         missing.append(f"replay was {played.how}: estimated relative error {played.error:.1e}")
     if problem.warmup or problem.eta_min or problem.max_change is not None:
         missing.append("the lower bound ignores warm-up, floor and bounded change (still valid)")
-    if stage.residual > stage.task.tol:
+    if stage.residual > stage.tol:
         missing.append("the schedule is not a converged optimum")
     if len(stage.task.mesh.steps) < problem.horizon:
         missing.append("optimality of step values between knots (linear interpolation)")
@@ -176,8 +183,15 @@ def _message(problem: Problem, stage: _Stage, excess_loss: float) -> tuple[str, 
         return "converged", (
             f"The loss is below {UNDERFLOW:.0e}: it underflows, and nothing is left to optimise."
         )
-    if stage.residual <= stage.task.tol:
-        text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.task.tol:.1e}."
+    replay_gap = abs(excess_loss / float(stage.audit.excess[-1]) - 1.0)
+    if not replay_gap <= MAX_REPLAY_GAP:
+        return "not converged", (
+            f"The exact replay differs from the solver's loss by {100 * replay_gap:.2g} %: the"
+            " mesh is too coarse for this problem. Try a method with more knots,"
+            " such as Pontryagin(knots=400)."
+        )
+    if stage.residual <= stage.tol:
+        text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.tol:.1e}."
         if problem.eta_cap < problem.eta_max:
             text += (
                 f" eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
@@ -185,10 +199,30 @@ def _message(problem: Problem, stage: _Stage, excess_loss: float) -> tuple[str, 
             )
         return "converged", text
     return "not converged", (
-        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.task.tol:.1e} after"
+        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.tol:.1e} after"
         f" {stage.iterate.stats.get('iterations', 0)} iterations. Try another method, a looser"
         " tol, or start from a solution of a nearby problem with initial=."
     )
+
+
+def _check_arguments(problem: Any, method: Any, tol: Any, gap: Any, initial: Any) -> None:
+    """Refuse arguments of the wrong type or range."""
+    if not isinstance(problem, Problem):
+        raise InvalidProblem("problem", type(problem).__name__, "an optsched.Problem")
+    if not (method is None or isinstance(method, Method)):
+        allowed = "a method object: Pontryagin(), Collocation() or Shooting()"
+        raise InvalidProblem("method", method, allowed)
+    for name, value in (("tol", tol), ("gap", gap)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value > 0.0):
+            raise InvalidProblem(name, value, "a number > 0")
+    if initial is None:
+        return
+    if not isinstance(initial, (Schedule, Solution)):
+        raise InvalidProblem("initial", type(initial).__name__, "a Schedule or a Solution")
+    horizon = (initial.problem if isinstance(initial, Solution) else initial).horizon
+    if horizon != problem.horizon:
+        raise InvalidProblem("initial", horizon, f"horizon {problem.horizon}")
 
 
 def solve(
@@ -235,17 +269,13 @@ def solve(
         ``initial`` has another horizon.
     """
     began = time.perf_counter()
-    for name, value in (("tol", tol), ("gap", gap)):
-        if not (math.isfinite(value) and value > 0.0):
-            raise InvalidProblem(name, value, "a number > 0")
+    _check_arguments(problem, method, tol, gap, initial)
     if method is None:
         method = Pontryagin() if problem.max_change is None else Shooting()
     if problem.max_change is not None and not method.bounds_change:
         raise InvalidProblem("method", method.name, "shooting or collocation with max_change")
     if isinstance(initial, Solution):
         initial = initial.schedule
-    if initial is not None and initial.horizon != problem.horizon:
-        raise InvalidProblem("initial", initial.horizon, f"horizon {problem.horizon}")
     modes = problem.modes
     path = relaxed_geodesic(
         modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon

@@ -328,12 +328,17 @@ class TabulatedSpectrum(Spectrum):
     target: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        lam = np.array(self.eigenvalues, dtype=float)
-        w = np.array(self.target, dtype=float)
-        if lam.ndim != 1 or lam.size == 0 or not np.all(np.isfinite(lam)) or np.any(lam <= 0.0):
-            raise InvalidProblem(
-                "eigenvalues", _brief(lam), "a non-empty vector of finite numbers greater than 0"
-            )
+        arrays = []
+        for field in ("eigenvalues", "target"):
+            given = getattr(self, field)
+            try:
+                arrays.append(np.array(given, dtype=float))
+            except (TypeError, ValueError):
+                raise InvalidProblem(field, type(given).__name__, "a vector of numbers") from None
+        lam, w = arrays
+        if lam.ndim != 1 or lam.size == 0 or not np.all((lam >= 1e-100) & (lam <= 1e100)):
+            allowed = "a non-empty vector of finite numbers, each 1e-100 to 1e100"
+            raise InvalidProblem("eigenvalues", _brief(lam), allowed)
         if w.shape != lam.shape or not np.all(np.isfinite(w)) or not np.any(w != 0.0):
             raise InvalidProblem(
                 "target", _brief(w), f"{lam.size} finite numbers, not all 0 (one per eigenvalue)"

@@ -183,6 +183,8 @@ def _check_suffix(target: Path, suffixes: Sequence[str]) -> None:
 def _check_target(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise BadFile(f"{target}: is a directory, expected a file name")
+    if target.exists() and not target.is_file():
+        raise BadFile(f"{target}: is a device or a pipe, expected a file name")
     if target.exists() and not overwrite:
         raise BadFile(f"{target}: exists already; pass overwrite=True (CLI: --force)")
 

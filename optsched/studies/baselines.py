@@ -21,7 +21,7 @@ __all__ = ["Baseline", "best_baselines"]
 
 Floats = NDArray[np.float64]
 BLOCKS = 64  # between knots, graded towards both ends; a tuned peak needs no more
-PEAKS = 12
+PEAKS = 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def _best_peak(problem: Problem, family: str) -> float:
         return math.log(excess) if 0.0 < excess < math.inf else math.inf
 
     high = math.log(problem.eta_cap)
-    grid = np.linspace(high - math.log(10.0 * horizon) - 2.0, high, PEAKS)
+    # The best peak falls at most as 1/T, and with the variance of the noise.
+    low = high - math.log(100.0 * horizon) - 2.0 * math.log1p(problem.noise)
+    grid = np.linspace(low, high, PEAKS)
     losses = [log_loss(x) for x in grid]
     i = int(np.argmin(losses))
     bracket = float(grid[max(i - 1, 0)]), float(grid[min(i + 1, PEAKS - 1)])

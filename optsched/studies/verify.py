@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from optsched.control.bound import certified_bound
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
@@ -30,6 +32,8 @@ class Verification:
     gap : float or None
         ``excess_loss / lower_bound - 1``; None where the schedule exceeds ``eta_cap`` (the bound
         does not speak of it) or diverges.
+    violations : tuple of str
+        Constraints of the problem that the schedule does not keep, in words.
     seconds : float
     """
 
@@ -38,6 +42,7 @@ class Verification:
     replay: Replay
     lower_bound: float
     gap: float | None
+    violations: tuple[str, ...]
     seconds: float
 
     @property
@@ -71,6 +76,7 @@ class Verification:
             "eta_peak": self.schedule.peak,
             "replay": played.how,
             "replay_error": played.error,
+            "violations": list(self.violations),
             "status": self.status,
             "seconds": self.seconds,
         }
@@ -110,4 +116,29 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
     known = inside and math.isfinite(played.excess_loss) and bound > 0.0
     gap = played.excess_loss / bound - 1.0 if known else None
-    return Verification(problem, schedule, played, bound, gap, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Verification(
+        problem, schedule, played, bound, gap, _violations(problem, schedule), seconds
+    )
+
+
+def _violations(problem: Problem, schedule: Schedule) -> tuple[str, ...]:
+    """Constraints that the knots of a schedule break, beyond rounding."""
+    steps, eta = schedule.steps, schedule.controls["eta"]
+    slack = 1e-9 * problem.eta_cap
+    found = []
+    if eta.max() > problem.eta_cap + slack:
+        found.append(f"the rate reaches {eta.max():.6g}, above {problem.eta_cap:.6g}")
+    after = eta[steps >= problem.warmup]
+    if after.size and after.min() < problem.eta_min - slack:
+        found.append(f"the rate falls to {after.min():.6g}, below eta_min {problem.eta_min:g}")
+    if problem.max_change is not None and len(eta) > 1:
+        change = float(np.abs(np.diff(eta) / np.diff(steps)).max())
+        if change > problem.max_change * (1.0 + 1e-6):
+            found.append(f"the rate changes by {change:.6g} a step, over {problem.max_change:g}")
+    if problem.warmup:
+        ramp = (np.arange(problem.warmup) + 1.0) / (problem.warmup + 1.0)
+        ramp *= schedule(problem.warmup)
+        if np.abs(schedule.array("eta", 0, problem.warmup) - ramp).max() > 1e-6 * ramp[-1] + slack:
+            found.append(f"the first {problem.warmup} steps are no linear warm-up")
+    return tuple(found)
