@@ -33,6 +33,7 @@ Floats = NDArray[np.float64]
 # Blocks are halved until their estimated errors of log E sum to less than this.
 MESH_TOL = 1e-4
 MAX_ROUNDS = 6
+LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 MAX_REPLAY_GAP = 0.01  # a loss that its replay contradicts by more is not accepted
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
 UNDERFLOW = 1e-250
@@ -61,7 +62,8 @@ def _start_rates(problem: Problem, path: Geodesic, mesh: StepMesh) -> Floats:
 
 def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
     n = mesh.controls
-    low = math.log(problem.eta_min) if problem.eta_min > 0.0 else -math.inf
+    # Where a rate of 0 is best, log rates would run away.
+    low = math.log(max(problem.eta_min, LEAST_SHARE * problem.eta_cap))
     objective = Objective(problem.dynamics, problem.modes, mesh)
     lower, upper = np.full(n, low), np.full(n, math.log(problem.eta_cap))
     return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
