@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.geodesic import LogTable
+from optsched.control.geodesic import LogTable, graded_rule, time_level
 from optsched.control.support import Case, Generators, Support
 from optsched.model.spectrum import Modes
 
@@ -126,14 +126,7 @@ class _Relaxed:
         share = float((nu / lam / np.maximum(2.0 - x, 1e-3)).sum()) / case.batch_size
         self.share = 0.98 * min(share, 1.0 / case.eta_max)
         self.points = math.ceil(2.0 * max(math.log(50.0 * self.top * case.longest), 3.0) / spacing)
-        v_end = max(math.log(case.longest / fast), 3.0)
-        v = np.linspace(-v_end, v_end, ROWS)
-        self.s, self.rest = 1.0 / (1.0 + np.exp(-v)), 1.0 / (1.0 + np.exp(v))
-        weight = self.s * self.rest * (v[1] - v[0])
-        weight[[0, -1]] *= 0.5
-        weight[0] += self.s[0]
-        weight[-1] += self.rest[-1]
-        self.weight = weight / weight.sum()
+        self.s, self.rest, self.weight = graded_rule(case.longest, fast, ROWS)
 
     def low(self, tau: Floats) -> Floats:
         """Lower bound of the loss at intrinsic time ``tau`` of every schedule."""
@@ -168,15 +161,7 @@ class _Relaxed:
             kernel = self.kernel(tau_f[:, None] * self.rest, tau_f)
         h = np.sqrt(kernel * self.low(tau_f[:, None] * self.s))
         du = tau_f[:, None] * self.weight
-        level = (h * du).sum(1) / case.horizon
-        for _ in range(40):  # Newton from the left, where the cost is lower
-            free = h * case.eta_max > level[:, None]
-            spare = case.horizon - np.where(free, 0.0, du).sum(1) / case.eta_max
-            new = np.where(free, h * du, 0.0).sum(1) / np.maximum(spare, 1e-12 * case.horizon)
-            done = np.all(new <= level * (1.0 + 1e-7))
-            level = np.maximum(level, new)
-            if done:
-                break
+        level = time_level(h, du, case.eta_max, case.horizon)
         eta = np.minimum(case.eta_max, level[:, None] / h)
         return self.bias(tau_f), (du * h**2 * eta).sum(1) / case.batch_size
 

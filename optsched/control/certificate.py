@@ -8,9 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-__all__ = ["Certificate", "kkt_residual"]
+from optsched.control.bound import certified_bound
+from optsched.control.problem import Problem
+
+__all__ = ["UNDERFLOW", "Certificate", "global_bound", "kkt_residual"]
 
 Floats = NDArray[np.float64]
+
+# A loss this small is lost to rounding on its way out: nothing is left to optimise.
+UNDERFLOW = 1e-250
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,24 @@ class Certificate:
     def discretisation_error(self) -> float:
         """Sum of the absolute block errors."""
         return float(np.abs(self.block_errors).sum())
+
+
+def global_bound(problem: Problem, incumbent: float, target: float) -> float:
+    """Lower bound of the excess loss of every schedule of a problem.
+
+    Parameters
+    ----------
+    problem : Problem
+    incumbent : float
+        Excess loss of a known schedule; below 1e-250, where it underflows, the bound is 0.
+    target : float
+        Relative gap at which refinement stops.
+    """
+    if incumbent < UNDERFLOW:
+        return 0.0
+    noise, cap = problem.noise**2, problem.eta_cap
+    arguments = (problem.modes, problem.batch_size, noise, cap, problem.horizon, incumbent)
+    return certified_bound(*arguments, target=target).value
 
 
 def kkt_residual(

@@ -83,14 +83,14 @@ def graded_rule(longest: float, fast: float, points: int) -> tuple[Floats, Float
 def time_level(h: Floats, du: Floats, eta_max: float, horizon: float) -> Floats:
     """C of every row with ``sum du max(1/eta_max, h/C) = horizon``.
 
-    The time is convex in C and falls: Newton from the left.
+    The time is convex in C and falls: Newton from the left, where the cost is lower.
     """
     level = (h * du).sum(1) / horizon
     for _ in range(40):
         free = h * eta_max > level[:, None]
         spare = horizon - np.where(free, 0.0, du).sum(1) / eta_max
         new = np.where(free, h * du, 0.0).sum(1) / np.maximum(spare, 1e-12 * horizon)
-        done = np.all(new <= level * (1.0 + 1e-14))
+        done = np.all(new <= level * (1.0 + 1e-7))
         level = np.maximum(level, new)
         if done:
             break

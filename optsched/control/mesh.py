@@ -47,6 +47,11 @@ class StepMesh:
         return int(self.source.max()) + 1
 
     @property
+    def free_steps(self) -> NDArray[np.int64]:
+        """Step of the knot that each free control is the rate of."""
+        return self.steps[np.searchsorted(self.source, np.arange(self.controls))]
+
+    @property
     def padded(self) -> int:
         """Number of blocks after padding."""
         return KNOT_BUCKET * -(-len(self.steps) // KNOT_BUCKET)

@@ -151,7 +151,7 @@ def task_residual(task: Task, x: Floats) -> float:
 
 def _limit_change(task: Task) -> Floats:
     """The largest rates below the start that respect the bound on their change."""
-    steps = task.mesh.steps[np.searchsorted(task.mesh.source, np.arange(task.mesh.controls))]
+    steps = task.mesh.free_steps
     eta = np.exp(task.start)
     limit = task.problem.max_change
     reach = eta[None, :] + limit * np.abs(steps[None, :] - steps[:, None])

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.bound import certified_bound
-from optsched.control.certificate import Certificate
+from optsched.control.certificate import UNDERFLOW, Certificate, global_bound
 from optsched.control.descent import projected_gradient, strict_tolerance
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
@@ -35,8 +34,6 @@ MESH_TOL = 1e-4
 MAX_ROUNDS = 6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 MAX_REPLAY_GAP = 0.01  # a loss that its replay contradicts by more is not accepted
-# A loss this small is lost to rounding on its way out: nothing is left to optimise.
-UNDERFLOW = 1e-250
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,7 @@ def _start_rates(problem: Problem, path: Geodesic, mesh: StepMesh) -> Floats:
     assert problem.spectrum is not None
     # The geodesic does not see that noise feeds on itself near eta = 2m / trace.
     calm = problem.batch_size / problem.spectrum.trace
-    steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
-    return np.log(np.minimum(np.interp(steps, path.t, path.eta), calm))
+    return np.log(np.minimum(np.interp(mesh.free_steps, path.t, path.eta), calm))
 
 
 def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
@@ -104,8 +100,7 @@ def _refined(stage: _Stage, warmup: int) -> tuple[StepMesh, Floats]:
     """Halve the blocks with more than their share of the error; rates carry over."""
     errors = np.abs(stage.audit.errors)
     mesh = split_mesh(stage.task.mesh, errors > 0.3 * MESH_TOL / len(errors), warmup)
-    steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
-    rates = stage.task.mesh.rates(np.exp(stage.iterate.log_eta), steps)
+    rates = stage.task.mesh.rates(np.exp(stage.iterate.log_eta), mesh.free_steps)
     return mesh, np.log(rates)
 
 
@@ -119,8 +114,7 @@ def _optimise(
     )
     start = _start_rates(problem, path, mesh)
     if initial is not None:
-        steps = mesh.steps[np.searchsorted(mesh.source, np.arange(mesh.controls))]
-        start = np.log(np.maximum(initial(steps), 1e-12 * problem.eta_cap))
+        start = np.log(np.maximum(initial(mesh.free_steps), 1e-12 * problem.eta_cap))
     evaluations = 0
     hopeless = path.value < UNDERFLOW
     for _ in range(MAX_ROUNDS):
@@ -137,19 +131,7 @@ def _optimise(
 
 def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) -> Certificate:
     tiny = played.excess_loss < UNDERFLOW
-    bound = (
-        0.0
-        if tiny
-        else certified_bound(
-            problem.modes,
-            problem.batch_size,
-            problem.noise**2,
-            problem.eta_cap,
-            problem.horizon,
-            incumbent=played.excess_loss,
-            target=gap,
-        ).value
-    )
+    bound = global_bound(problem, played.excess_loss, gap)
     model = float(stage.audit.excess[-1])
     missing = []
     if played.error > 0.0:

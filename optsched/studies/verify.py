@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from optsched.control.bound import certified_bound
+from optsched.control.certificate import global_bound
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.recursion import Replay, replay
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Verification", "verify"]
+
+GAP = 0.005  # at which the bound is refined no further
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,7 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
         raise InvalidProblem("horizon", problem.horizon, f"{schedule.horizon}, as the schedule's")
     assert problem.spectrum is not None
     played = replay(problem.spectrum, problem.dynamics, schedule)
-    bound = certified_bound(
-        problem.modes,
-        problem.batch_size,
-        problem.noise**2,
-        problem.eta_cap,
-        problem.horizon,
-        incumbent=played.excess_loss,
-    ).value
+    bound = global_bound(problem, played.excess_loss, GAP)
     inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
     known = inside and math.isfinite(played.excess_loss) and bound > 0.0
     gap = played.excess_loss / bound - 1.0 if known else None
