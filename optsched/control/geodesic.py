@@ -29,8 +29,8 @@ __all__ = ["Geodesic", "LogTable", "graded_rule", "relaxed_geodesic", "time_leve
 
 Floats = NDArray[np.float64]
 
-ROWS = 72  # final intrinsic times of the first grid
-POINTS = 140  # of a path
+ROWS = 40  # final intrinsic times of the first grid
+POINTS = 110  # of a path
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def relaxed_geodesic(
     noise = relaxed.rows(tau_at(grid))[1]
     # Chords of the table in log-log, lowered by its interpolation error.
     relaxed.variance = tau_at(grid), 0.998 * np.maximum(noise, 1e-290)
-    for _ in range(4):  # narrow the grid around the best final time
+    for _ in range(3):  # narrow the grid around the best final time
         bias, noise, u, eta, du, low = relaxed.rows(tau_at(grid))
         i = int(np.argmin(bias + noise))
         value = float(bias[i] + noise[i])

@@ -45,7 +45,7 @@ def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
     """
     m = float(batch_size)
     edge = 2.0 / ((1.0 + 1.0 / m) * spectrum.largest)  # every r_k < 1 below it
-    modes = spectrum.modes(1e3 * edge)
+    modes = spectrum.modes(10.0 * edge)
     keep = modes.nu > 0.0
     lam, nu = modes.lam[keep], modes.nu[keep]
     # nu / lam is lam times the multiplicity of a node; modes lumped in the tail enter by the trace.
