@@ -155,19 +155,15 @@ def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) ->
     )
 
 
-def _schedule(
-    problem: Problem, steps: NDArray[np.int64], eta: Floats, metadata: dict[str, Any]
-) -> Schedule:
-    return Schedule.from_knots(steps, eta=eta, horizon=problem.horizon, metadata=metadata)
-
-
-def _message(problem: Problem, stage: _Stage, excess_loss: float) -> tuple[str, str]:
+def _message(
+    problem: Problem, stage: _Stage, proof: Certificate, excess_loss: float
+) -> tuple[str, str]:
     """Status and a sentence that says what to do next."""
     if excess_loss < UNDERFLOW:
         return "converged", (
             f"The loss is below {UNDERFLOW:.0e}: it underflows, and nothing is left to optimise."
         )
-    replay_gap = abs(excess_loss / float(stage.audit.excess[-1]) - 1.0)
+    replay_gap = abs(proof.replay_gap)
     if not replay_gap <= MAX_REPLAY_GAP:
         return "not converged", (
             f"The exact replay differs from the solver's loss by {100 * replay_gap:.2g} %: the"
@@ -269,7 +265,7 @@ def solve(
     eta = mesh.knots(np.exp(x))
     spectrum = problem.spectrum
     assert spectrum is not None
-    plain = _schedule(problem, mesh.steps, eta, {})
+    plain = Schedule.from_knots(mesh.steps, eta=eta, horizon=problem.horizon)
     played = replay(
         spectrum,
         problem.dynamics,
@@ -277,8 +273,8 @@ def solve(
         modes=modes,
         max_steps=replay_steps,
     )
-    status, message = _message(problem, stage, played.excess_loss)
     proof = _certificate(problem, stage, played, gap)
+    status, message = _message(problem, stage, proof, played.excess_loss)
     stats = {
         **stage.iterate.stats,
         "evaluations": evaluations,
