@@ -74,8 +74,7 @@ def _pull_back(
 @jax.jit
 def _advance_all(dynamics: Dynamics, modes: Modes, states: Array, maps: BlockMaps) -> Array:
     """Every state advanced by the block of its own."""
-    readout = dynamics.readout(modes)
-    return jax.vmap(lambda x, one: advance(x, one, readout, dynamics.sigma2))(states, maps)
+    return jax.vmap(lambda x, one: advance(x, one, dynamics, modes))(states, maps)
 
 
 def warm_up(dynamics: Dynamics, modes: Modes, blocks: int) -> None:

@@ -18,9 +18,10 @@ bias :math:`B` starts at 1 and is homogeneous, the variance :math:`V` starts at 
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,8 @@ class Dynamics(abc.ABC):
     """One optimiser on the modes of a spectrum. Subclasses are JAX pytrees."""
 
     sigma2: Array | float
+    # Feedback of a block's noise on itself from which its quadratic loss is not believed.
+    max_gain: ClassVar[float] = math.inf
 
     @abc.abstractmethod
     def initial(self, modes: Modes) -> Array:
@@ -80,6 +83,10 @@ class Dynamics(abc.ABC):
     @abc.abstractmethod
     def readout(self, modes: Modes) -> Array:
         """Weights r with ``excess = sum(r * x)``, shape (J, d)."""
+
+    def feedback(self, modes: Modes) -> Array:
+        """Weights of the excess loss that the gradient noise sees, if it is another one."""
+        return self.readout(modes)
 
     @abc.abstractmethod
     def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
@@ -156,7 +163,7 @@ class SGD(Dynamics):
     Parameters
     ----------
     batch_size : float
-        Minibatch size m.
+        Minibatch size m, where it is not among the controls.
     sigma2 : float
         Variance of the label noise.
     continuous : bool
@@ -174,27 +181,20 @@ class SGD(Dynamics):
     def readout(self, modes: Modes) -> Array:
         return jnp.ones_like(jnp.asarray(modes.lam))[:, None]
 
-    def fall(self, x: Array, x_noise: Array) -> Array:
-        """One minus the step factor, at x = eta * lam as drift and diffusion see it."""
-        return 2.0 * x - (1.0 + 1.0 / self.batch_size) * x_noise**2
-
     def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        eta = controls["eta"]
-        x = eta * modes.lam
-        source = (eta**2 / self.batch_size) * modes.nu
-        return (1.0 - self.fall(x, x))[:, None, None], source[:, None]
+        change, source = self.generator(modes, controls)
+        return 1.0 + change, source
 
     def generator(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        eta = controls["eta"]
+        eta, m = controls["eta"], controls.get("batch_size", self.batch_size)
         x = eta * modes.lam
-        source = (eta**2 / self.batch_size) * modes.nu
-        return -self.fall(x, x)[:, None, None], source[:, None]
+        source = (eta**2 / m) * modes.nu
+        return -_fall(x, x, m)[:, None, None], source[:, None]
 
     def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
-        ends = (blocks.first["eta"], blocks.last["eta"], noise.first["eta"], noise.last["eta"])
-        one = partial(_sgd_block, self)
-        every_mode = jax.vmap(one, (None,) * 5 + (0, 0))
+        every_mode = jax.vmap(partial(_sgd_block, self), (None,) * 5 + (0, 0))
         every_block = jax.vmap(every_mode, (0,) * 5 + (None, None))
+        ends = (blocks.first, blocks.last, noise.first, noise.last)
         lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
         half_phi, half_w, phi, w = every_block(blocks.length, *ends, lam, nu)
         return BlockMaps(
@@ -205,13 +205,18 @@ class SGD(Dynamics):
         )
 
 
+def _fall(x: Array, x_noise: Array, m: Array | float) -> Array:
+    """One minus the step factor, at x = eta * lam as drift and diffusion see it."""
+    return 2.0 * x - (1.0 + 1.0 / m) * x_noise**2
+
+
 def _sgd_block(
     sgd: SGD,
     count: Array,
-    eta0: Array,
-    eta1: Array,
-    noise0: Array,
-    noise1: Array,
+    first: Controls,
+    last: Controls,
+    noise_first: Controls,
+    noise_last: Controls,
     lam: Array,
     nu: Array,
 ) -> tuple[Array, tuple[Array, ...], Array, tuple[Array, ...]]:
@@ -221,19 +226,25 @@ def _sgd_block(
     with source s and factor r adds ``s/(1-r) kappa exp(-kappa (1-u)) du`` over its part of the
     clock, exactly; the stationary value s/(1-r) is smooth in u, and is interpolated.
     """
-    m, flow = sgd.batch_size, jnp.asarray(sgd.continuous)
+    flow = jnp.asarray(sgd.continuous)
     lam = jnp.where(lam > 0.0, lam, 1.0)  # padding carries no mass
     n = jnp.where(count > 0.0, count, 1.0)
     half = jnp.where(flow, n / 2.0, jnp.floor(n / 2.0))
     shift = jnp.where(flow, 0.0, 1.0)  # steps act at their start, and last one step
 
-    def at(k: Array | float) -> tuple[Array, Array]:
+    def at(k: Array | float) -> tuple[Array, Array, Array | float]:
+        """Rate as drift and as diffusion see it, and batch size, which only diffusion sees."""
         share = k / n
-        return eta0 + (eta1 - eta0) * share, noise0 + (noise1 - noise0) * share
+        drift = first["eta"] + (last["eta"] - first["eta"]) * share
+        noise = noise_first["eta"] + (noise_last["eta"] - noise_first["eta"]) * share
+        if "batch_size" not in first:
+            return drift, noise, sgd.batch_size
+        m0, m1 = noise_first["batch_size"], noise_last["batch_size"]
+        return drift, noise, m0 + (m1 - m0) * share
 
     def rate(k: Array | float) -> Array:
-        drift, noise = at(k)
-        fall = sgd.fall(drift * lam, noise * lam)
+        drift, noise, m = at(k)
+        fall = _fall(drift * lam, noise * lam, m)
         return jnp.where(flow, fall, -jnp.log1p(jnp.where(flow, 0.0, -fall)))
 
     def decay(steps: Array) -> Array:
@@ -244,7 +255,7 @@ def _sgd_block(
 
     def stationary(k: Array | float) -> Array:
         """s/(1-r) per unit of loss; the rate is divided out, so that a rate of 0 is harmless."""
-        drift, noise = at(k)
+        drift, noise, m = at(k)
         ratio = noise**2 / jnp.where(drift > 0.0, drift, 1.0)
         return nu * ratio / (m * lam * (2.0 - (1.0 + 1.0 / m) * lam * ratio))
 
@@ -262,8 +273,8 @@ def _sgd_block(
     for i, (j, k) in enumerate(((1, 2), (0, 2), (0, 1))):
         value = stationary(places[i])
         scale = value / ((y[i] - y[j]) * (y[i] - y[k]))
-        first = jnp.where(single, value if i == 0 else 0.0, y[j] * y[k] * scale)
-        lagrange.append((first, -(y[j] + y[k]) * scale, scale))
+        constant = jnp.where(single, value if i == 0 else 0.0, y[j] * y[k] * scale)
+        lagrange.append((constant, -(y[j] + y[k]) * scale, scale))
 
     def maps(exponent: Array, steps: Array) -> tuple[Array, tuple[Array, ...]]:
         """Decay factor, and weights of the three losses, of the first steps."""

@@ -32,17 +32,22 @@ def apply(phi: Array, x: Array) -> Array:
     return (phi * x[:, None, :]).sum(-1)
 
 
-def advance(x: Array, maps: BlockMaps, readout: Array, sigma2: Array | float) -> Array:
-    """State after one block: solve for the loss at its middle and end, then apply the maps."""
-    start = sigma2 + (readout * x).sum()
+def advance(x: Array, maps: BlockMaps, dynamics: Dynamics, modes: Modes) -> Array:
+    """State after one block: solve for the loss at its middle and end, then apply the maps.
+
+    NaN where the noise of a block multiplies itself by more than the dynamics' ``max_gain``.
+    """
+    feedback, sigma2 = dynamics.feedback(modes), dynamics.sigma2
+    start = sigma2 + (feedback * x).sum()
     moved = apply(maps.phi, x)
     # What a unit loss at each node adds to the excess at the middle and at the end of the block.
-    gh = (maps.half_w * readout).sum((-1, -2))
-    ge = (maps.w * readout).sum((-1, -2))
-    rhs_half = sigma2 + (readout * apply(maps.half_phi, x)).sum() + gh[0] * start
-    rhs_end = sigma2 + (readout * moved).sum() + ge[0] * start
+    gh = (maps.half_w * feedback).sum((-1, -2))
+    ge = (maps.w * feedback).sum((-1, -2))
+    rhs_half = sigma2 + (feedback * apply(maps.half_phi, x)).sum() + gh[0] * start
+    rhs_end = sigma2 + (feedback * moved).sum() + ge[0] * start
     a, b, c, d = 1.0 - gh[1], -gh[2], -ge[1], 1.0 - ge[2]
     det = a * d - b * c
+    det = jnp.where(jnp.maximum(gh.sum(), ge.sum()) < dynamics.max_gain, det, jnp.nan)
     mid = (d * rhs_half - b * rhs_end) / det
     end = (a * rhs_end - c * rhs_half) / det
     return moved + maps.w[0] * start + maps.w[1] * mid + maps.w[2] * end
@@ -65,13 +70,13 @@ def chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None
     -------
     Path
     """
-    readout, sigma2 = dynamics.readout(modes), dynamics.sigma2
+    readout = dynamics.readout(modes)
 
     def block(x: Array, data: tuple[BlockMaps, Array | None]) -> tuple[Array, Path]:
         one, kick = data
         if kick is not None:
             x = x + kick
-        after = advance(x, one, readout, sigma2)
+        after = advance(x, one, dynamics, modes)
         return after, Path(after, x, (readout * x).sum())
 
     final, trail = jax.lax.scan(block, dynamics.initial(modes), (maps, kicks))

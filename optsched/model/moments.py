@@ -1,0 +1,291 @@
+r"""Exact second moments of any linear optimiser: momentum, weight averaging, weight decay.
+
+On one mode such an optimiser is a linear map of a few numbers :math:`\xi` (error of the iterate,
+momentum, error of the averaged iterate, target) driven by the gradient noise,
+
+.. math:: \xi \leftarrow A(u)\, \xi + b(u)\, \zeta, \qquad
+   E \zeta^2 = (\lambda^2 E e^2 + \lambda L) / m ,
+
+so that the second moments :math:`S = E \xi \xi^T` obey
+:math:`S \leftarrow A S A^T + b b^T E\zeta^2`: a linear system of p(p+1)/2 numbers a mode, coupled
+by the loss alone, which is what `Dynamics` asks for. An optimiser is its A and its b.
+
+A block of n steps is the n-th power of that system, by repeated squaring, with controls held at
+their mean over each half of the block: exact in discrete time, so that the oscillation of
+momentum is never aliased, at a cost that grows as log n.
+"""
+
+from __future__ import annotations
+
+import abc
+from itertools import combinations_with_replacement
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from optsched.model.dynamics import BlockMaps, Blocks, Controls, Dynamics
+from optsched.model.spectrum import Modes
+
+__all__ = ["LinearOptimiser", "Transition"]
+
+# Scalars of one mode; None is a zero that is known when the code is traced.
+Entry = Array | float | None
+Vector = list[Entry]
+Matrix = list[list[Entry]]
+
+
+class Transition(NamedTuple):
+    r"""One step of a linear optimiser on one mode.
+
+    Attributes
+    ----------
+    change : list of lists
+        :math:`A - I`; None where it is zero for every control.
+    kick : list
+        b, the response to a unit of gradient noise.
+    """
+
+    change: Matrix
+    kick: Vector
+
+
+def _add(*terms: Entry) -> Entry:
+    real = [term for term in terms if term is not None]
+    return sum(real[1:], real[0]) if real else None
+
+
+def _times(x: Entry, y: Entry) -> Entry:
+    return None if x is None or y is None else x * y
+
+
+def _dot(row: Vector, column: Vector) -> Entry:
+    return _add(*(_times(x, y) for x, y in zip(row, column, strict=True)))
+
+
+def _apply(matrix: Matrix, vector: Vector) -> Vector:
+    return [_dot(row, vector) for row in matrix]
+
+
+def _product(left: Matrix, right: Matrix) -> Matrix:
+    columns = list(map(list, zip(*right, strict=True)))
+    return [[_dot(row, column) for column in columns] for row in left]
+
+
+def _sum(left: Matrix, right: Matrix) -> Matrix:
+    pairs = zip(left, right, strict=True)
+    return [[_add(x, y) for x, y in zip(*rows, strict=True)] for rows in pairs]
+
+
+def _pairs(size: int) -> list[tuple[int, int]]:
+    return list(combinations_with_replacement(range(size), 2))
+
+
+def _lift(change: Matrix) -> Matrix:
+    """Change of the moments S_ij, i <= j, under xi -> (I + change) xi."""
+
+    def entry(i: int, j: int, k: int, m: int) -> Entry:
+        """Coefficient of S_km, as an ordered pair, less the identity."""
+        near = change[j][m] if i == k else None
+        far = change[i][k] if j == m else None
+        return _add(near, far, _times(change[i][k], change[j][m]))
+
+    def both(i: int, j: int, k: int, m: int) -> Entry:
+        return entry(i, j, k, m) if k == m else _add(entry(i, j, k, m), entry(i, j, m, k))
+
+    pairs = _pairs(len(change))
+    return [[both(*row, *column) for column in pairs] for row in pairs]
+
+
+def _closure(matrix: Matrix) -> list[list[bool]]:
+    """Where some power of I + matrix can be unlike the identity."""
+    size = range(len(matrix))
+    reach = [[matrix[i][j] is not None for j in size] for i in size]
+    for k in size:
+        for i in size:
+            for j in size:
+                reach[i][j] = reach[i][j] or (reach[i][k] and reach[k][j])
+    return reach
+
+
+class _Run(NamedTuple):
+    """Maps of n equal steps: deviation of the state's map from 1, sources of 1, k, k^2."""
+
+    count: Array
+    change: Matrix
+    sources: list[Vector]
+
+
+def _shifted(sources: list[Vector], by: Array) -> list[Vector]:
+    """Sources of (k + by)^p from those of k^p."""
+    w0, w1, w2 = sources
+    twice = 2.0 * by
+    return [
+        w0,
+        [_add(y, _times(by, x)) for x, y in zip(w0, w1, strict=True)],
+        [_add(z, _times(twice, y), _times(by * by, x)) for x, y, z in zip(w0, w1, w2, strict=True)],
+    ]
+
+
+def _join(first: _Run, second: _Run) -> _Run:
+    """First, then second."""
+    change = _sum(_sum(first.change, second.change), _product(second.change, first.change))
+    later = _shifted(second.sources, first.count)
+    sources = [
+        [_add(*terms) for terms in zip(w, _apply(second.change, w), more, strict=True)]
+        for w, more in zip(first.sources, later, strict=True)
+    ]
+    return _Run(first.count + second.count, change, sources)
+
+
+def _power(change: Matrix, source: Vector, bits: Array, unit: Array) -> _Run:
+    """Maps of as many equal steps as the bits (highest first) say; k counts in ``unit`` steps."""
+    reach = _closure(change)
+    zero = jnp.zeros_like(unit)
+    size = range(len(source))
+    fed = [any(source[j] is not None and (i == j or reach[i][j]) for j in size) for i in size]
+    empty = _Run(
+        zero,
+        [[zero if real else None for real in row] for row in reach],
+        [[zero if real else None for real in fed] for _ in range(3)],
+    )
+
+    def bit(run: _Run, value: Array) -> tuple[_Run, None]:
+        run = _join(run, run)
+        one = _Run(
+            value * unit,
+            [[_times(value, x) for x in row] for row in change],
+            [[_times(value, x) for x in source], [None] * len(source), [None] * len(source)],
+        )
+        return _join(run, one), None
+
+    # Recomputing a doubling is cheaper than keeping its products for the reverse pass.
+    return jax.lax.scan(jax.checkpoint(bit), empty, bits)[0]
+
+
+def _dense(matrix: Matrix) -> Array:
+    zero = jnp.zeros(())
+    return jnp.stack([jnp.stack([zero if x is None else x for x in row]) for row in matrix])
+
+
+class LinearOptimiser(Dynamics):
+    """Second moments of a linear optimiser; subclasses give its step on one mode.
+
+    Every control has a fixed value as a field of its name, which a control of that name replaces.
+    """
+
+    max_gain: ClassVar[float] = 0.99
+    controls: ClassVar[tuple[str, ...]]  # those that have a field
+    batch_size: Array | float
+    depth: int  # blocks have less than 2^depth steps
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number p of variables a mode; the error of the iterate is the first."""
+
+    @abc.abstractmethod
+    def transition(self, lam: Array, controls: Controls) -> Transition:
+        """One step on a mode at scalar controls, all of them."""
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Indices (i, j) of the moments, in the order of the state."""
+        return _pairs(self.size)
+
+    def _moments(
+        self, lam: Array, nu: Array, controls: Controls, noise: Controls
+    ) -> tuple[Matrix, Vector]:
+        """Change of the moments in a step, and their source per unit of loss.
+
+        As spectral energies: moments times lam, with nu the noise mass of the node.
+        """
+        fixed = {name: jnp.asarray(getattr(self, name), float) for name in self.controls}
+        controls, noise = {**fixed, **controls}, {**fixed, **noise}
+        change = _lift(self.transition(lam, controls).change)
+        kick = self.transition(lam, noise).kick
+        share = 1.0 / noise["batch_size"]
+        heat = [_times(_times(kick[i], kick[j]), share) for i, j in self.pairs]
+        for row, h in zip(change, heat, strict=True):
+            row[0] = _add(row[0], _times(h, lam * lam))
+        return change, [_times(h, nu) for h in heat]
+
+    def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
+        change, source = self.generator(modes, controls)
+        return change + jnp.eye(change.shape[-1]), source
+
+    def generator(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
+        """The step less the identity: its Euler scheme with unit steps is the recursion."""
+
+        def one(lam: Array, nu: Array) -> tuple[Array, Array]:
+            change, source = self._moments(lam, nu, controls, controls)
+            return _dense(change), _dense([source])[0]
+
+        return jax.vmap(one)(jnp.asarray(modes.lam), jnp.asarray(modes.nu))
+
+    def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
+        lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
+        every_mode = jax.vmap(self._block, (None,) * 5 + (0, 0))
+        every_block = jax.vmap(every_mode, (0,) * 5 + (None, None))
+        ends = blocks.first, blocks.last, noise.first, noise.last
+        half_phi, half_w, phi, w = every_block(blocks.length, *ends, lam, nu)
+        return BlockMaps(half_phi, jnp.swapaxes(half_w, 1, 2), phi, jnp.swapaxes(w, 1, 2))
+
+    def _block(
+        self,
+        count: Array,
+        first: Controls,
+        last: Controls,
+        noise_first: Controls,
+        noise_last: Controls,
+        lam: Array,
+        nu: Array,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Maps of one block on one mode."""
+        n = jnp.where(count > 0.0, count, 1.0)
+        half = jnp.floor(count / 2.0)
+        unit = 1.0 / n
+
+        def run(start: Array, steps: Array) -> _Run:
+            share = (start + 0.5 * jnp.maximum(steps - 1.0, 0.0)) / n
+
+            def mean(a: Controls, b: Controls) -> Controls:
+                return {name: a[name] + (b[name] - a[name]) * share for name in a}
+
+            controls, noise = mean(first, last), mean(noise_first, noise_last)
+            bits = jnp.floor(steps / 2.0 ** jnp.arange(self.depth - 1, -1, -1)) % 2.0
+            # A block that is too long is NaN, not a shorter one.
+            unit_step = jnp.where(steps < 2.0**self.depth, unit, jnp.nan)
+            return _power(*self._moments(lam, nu, controls, noise), bits, unit_step)
+
+        one, two = run(jnp.zeros(()), half), run(half, count - half)
+        whole = _join(one, two)
+        nodes = _lagrange(half * unit)
+
+        def weights(run: _Run) -> Array:
+            powers = _dense(run.sources)
+            return jnp.stack([sum(c * powers[p] for p, c in enumerate(row)) for row in nodes])
+
+        identity = jnp.eye(len(self.pairs))
+        return (
+            identity + _dense(one.change),
+            weights(one),
+            identity + _dense(whole.change),
+            weights(whole),
+        )
+
+
+def _lagrange(middle: Array) -> tuple[tuple[Array | float, ...], ...]:
+    """Coefficients of 1, x, x^2 of the quadratics that are 1 at 0, ``middle`` and 1.
+
+    A block of one step has its middle at 0, and sees the first value only.
+    """
+    single = middle == 0.0
+    h = jnp.where(single, 0.5, middle)
+    inner = 1.0 / (h * (1.0 - h))
+    rows = (-(1.0 + h) / h, 1.0 / h), (inner, -inner), (-h / (1.0 - h), 1.0 / (1.0 - h))
+    return tuple(
+        (1.0 if i == 0 else 0.0, *(jnp.where(single, 0.0, c) for c in row))
+        for i, row in enumerate(rows)
+    )

@@ -1,0 +1,122 @@
+r"""Quasi-hyperbolic momentum, with weight averaging and weight decay.
+
+.. math::
+   v \leftarrow \beta v + (1-\beta) g, \qquad
+   w \leftarrow w - \eta\,[(1-\nu) g + \nu v] - \eta\,\omega\, w, \qquad
+   \bar w \leftarrow \rho\, \bar w + (1-\rho)\, w .
+
+:math:`\nu = 0` is SGD, :math:`\nu = 1` heavy ball, :math:`\nu = \beta` Nesterov's momentum
+(Ma & Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019). The decay is
+decoupled from the gradient (Loshchilov & Hutter, ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from optsched.model.dynamics import Controls
+from optsched.model.moments import LinearOptimiser, Transition
+from optsched.model.spectrum import Modes
+
+__all__ = ["QHM"]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["batch_size", "sigma2", "beta", "nu", "ema", "weight_decay"],
+    meta_fields=["momentum", "averaged", "decayed", "depth"],
+)
+@dataclass(frozen=True)
+class QHM(LinearOptimiser):
+    r"""SGD with quasi-hyperbolic momentum on Gaussian features, exactly.
+
+    With :math:`e = w - w^*`, x = E e^2, y = E e v, z = E v^2 on a mode,
+    :math:`p = \eta(1 - \nu\beta)`, :math:`q = \eta\nu\beta` and
+    :math:`G = (1 + 1/m)\lambda^2 x + (\lambda/m) L`, momentum alone is
+
+    .. math::
+       x' &= x + p^2 G + q^2 z - 2 p \lambda x - 2 q y + 2 p q \lambda y \\
+       y' &= \beta y + (1-\beta) \lambda x - p \beta \lambda y - p (1-\beta) G
+             - q \beta z - q (1-\beta) \lambda y \\
+       z' &= \beta^2 z + 2 \beta (1-\beta) \lambda y + (1-\beta)^2 G .
+
+    Parameters
+    ----------
+    batch_size, beta, nu, ema : float
+        Minibatch size m, momentum, its weight, and decay of the average, where they are not among
+        the controls.
+    sigma2 : float
+        Variance of the label noise.
+    weight_decay : float
+        Decoupled decay omega.
+    momentum, averaged, decayed : bool
+        Which parts there are; the state is kept as small as they allow.
+    depth : int
+        Blocks have less than ``2**depth`` steps.
+    """
+
+    batch_size: Array | float
+    sigma2: Array | float
+    beta: Array | float = 0.0
+    nu: Array | float = 0.0
+    ema: Array | float = 0.0
+    weight_decay: Array | float = 0.0
+    momentum: bool = True
+    averaged: bool = False
+    decayed: bool = False
+    depth: int = 20
+
+    controls: ClassVar[tuple[str, ...]] = ("batch_size", "beta", "nu", "ema")
+
+    @property
+    def variables(self) -> list[str]:
+        """Variables of a mode: errors of iterate and average, momentum, target."""
+        parts = (("v", self.momentum), ("average", self.averaged), ("target", self.decayed))
+        return ["e", *(name for name, there in parts if there)]
+
+    @property
+    def size(self) -> int:
+        return len(self.variables)
+
+    def initial(self, modes: Modes) -> Array:
+        # w = 0, so that both errors are minus the target.
+        sign = {"e": -1.0, "v": 0.0, "average": -1.0, "target": 1.0}
+        first = [sign[name] for name in self.variables]
+        weight = jnp.asarray([first[i] * first[j] for i, j in self.pairs])
+        return jnp.asarray(modes.mu)[:, None] * weight
+
+    def _square(self, modes: Modes, name: str) -> Array:
+        i = self.variables.index(name)
+        weight = jnp.asarray([1.0 if pair == (i, i) else 0.0 for pair in self.pairs])
+        return jnp.ones_like(jnp.asarray(modes.lam))[:, None] * weight
+
+    def readout(self, modes: Modes) -> Array:
+        return self._square(modes, "average" if self.averaged else "e")
+
+    def feedback(self, modes: Modes) -> Array:
+        return self._square(modes, "e")
+
+    def transition(self, lam: Array, controls: Controls) -> Transition:
+        eta, beta = controls["eta"], controls["beta"]
+        carried = eta * controls["nu"] * beta if self.momentum else None
+        p = eta if carried is None else eta - carried
+        pull, keep = p * lam, 1.0 - controls["ema"]
+        row = {"e": -pull, "v": None if carried is None else -carried, "target": None}
+        if self.decayed:
+            loss = eta * self.weight_decay
+            row = {**row, "e": -pull - loss, "target": -loss}
+        average = {name: None if x is None else keep * x for name, x in row.items()}
+        average |= {"e": keep * (1.0 + row["e"]), "average": -keep}
+        gain = 1.0 - beta
+        rows = {"e": row, "v": {"e": gain * lam, "v": -gain}, "average": average, "target": {}}
+        kick = {"e": -p, "v": gain, "average": -keep * p}
+        names = self.variables
+        return Transition(
+            [[rows[i].get(j) for j in names] for i in names], [kick.get(i) for i in names]
+        )
