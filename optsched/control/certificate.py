@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,14 @@ class Certificate:
         How the replay was run.
     not_checked : tuple of str
         What this certificate does not cover.
+    starts : tuple of str
+        Where the local searches began.
+    local_optimum : bool
+        Whether the KKT residual is within its tolerance and, for other controls than the rate
+        alone, no curvature is negative beyond rounding.
+    curvature : float
+        Lowest eigenvalue of the Hessian of log E in the free variables over its largest; NaN for
+        the rate alone, where the global bound says more.
     """
 
     lower_bound: float
@@ -55,6 +64,9 @@ class Certificate:
     replay_error: float
     replayed: str
     not_checked: tuple[str, ...]
+    starts: tuple[str, ...] = ()
+    local_optimum: bool = False
+    curvature: float = math.nan
 
     @property
     def discretisation_error(self) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from optsched.control.geodesic import Geodesic
 
-__all__ = ["StepMesh", "graded_mesh", "split_mesh"]
+__all__ = ["StepMesh", "graded_mesh", "log_clock", "log_mesh", "split_mesh"]
 
 KNOT_BUCKET = 64  # padded sizes are multiples of it, so that compiled code is shared
 
@@ -50,6 +50,18 @@ class StepMesh:
     def free_steps(self) -> NDArray[np.int64]:
         """Step of the knot that each free control is the rate of."""
         return self.steps[np.searchsorted(self.source, np.arange(self.controls))]
+
+    @property
+    def step_weights(self) -> NDArray[np.float64]:
+        """Weights (padded + 1,) of the padded knots in the sum over all steps of a control."""
+        gaps = np.diff(self.steps)
+        weights = np.zeros(self.padded + 1)
+        n = len(self.steps)
+        # From a knot of value u over n steps to the next, of value v: n u + (n-1)(v-u)/2.
+        weights[: n - 1] += (gaps + 1) / 2.0
+        weights[1:n] += (gaps - 1) / 2.0
+        weights[n - 1] += 1.0
+        return weights
 
     @property
     def padded(self) -> int:
@@ -104,6 +116,23 @@ def graded_mesh(
         special += list(np.geomspace(1, warmup, max(4, knots // 16)).astype(int))
     steps = np.clip(np.round(at), 0, horizon - 1).astype(np.int64)
     return _with_warmup(np.unique(np.append(steps, special)), horizon, warmup)
+
+
+def log_clock(t: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+    """Clock that runs as log-time at the start and as log-time-to-go at the end of T steps."""
+    return np.log1p(t / 2.0) - np.log1p((horizon - 1.0 - t) / 2.0)
+
+
+def log_mesh(horizon: int, knots: int, warmup: int = 0) -> StepMesh:
+    """Mesh with about ``knots`` knots, even on the log clock; all steps if the horizon is short."""
+    if horizon <= knots:
+        return _with_warmup(np.arange(horizon), horizon, warmup)
+    start, end = log_clock(np.array([0.0, horizon - 1.0]), horizon)
+    # The clock inverted: with r = exp(clock), (1 + t/2) = r (1 + (T-1-t)/2).
+    r = np.exp(np.linspace(start, end, knots))
+    at = np.round((r * (horizon + 1.0) - 2.0) / (1.0 + r)).astype(np.int64)
+    steps = np.clip(at, 0, horizon - 1)
+    return _with_warmup(np.unique(np.append(steps, [0, warmup, horizon - 1])), horizon, warmup)
 
 
 def split_mesh(mesh: StepMesh, worst: NDArray[np.bool_], warmup: int = 0) -> StepMesh:

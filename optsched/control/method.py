@@ -74,6 +74,8 @@ class Method(abc.ABC):
     name: ClassVar[str]
     # Whether the method honours a bound on the rate of change.
     bounds_change: ClassVar[bool] = False
+    # Whether it can improve the nodes of several controls.
+    joint: ClassVar[bool] = False
     # Number of knots to start with; refinement adds more where the error asks for it.
     knots: int
 

@@ -15,7 +15,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from optsched.control.mesh import StepMesh
-from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
+from optsched.control.variables import FreeRates, Variables
+from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
 from optsched.model.propagate import Path, advance, block_maps, chain
 from optsched.model.spectrum import Modes
 
@@ -89,71 +90,91 @@ def warm_up(dynamics: Dynamics, modes: Modes, blocks: int) -> None:
 
 
 class Objective:
-    r"""log E(T) as a function of the log rates of the free controls of a mesh.
+    r"""log E(T) as a function of the free variables of a mesh.
 
     Parameters
     ----------
     dynamics : Dynamics
     modes : Modes
     mesh : StepMesh
+    variables : Variables, optional
+        Log rates at the free knots if not given.
     """
 
-    def __init__(self, dynamics: Dynamics, modes: Modes, mesh: StepMesh) -> None:
-        self.dynamics, self.mesh = dynamics, mesh
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        modes: Modes,
+        mesh: StepMesh,
+        variables: Variables | None = None,
+    ) -> None:
+        self.mesh = mesh
+        self.variables = FreeRates(mesh) if variables is None else variables
         self.modes = modes.padded()
+        n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
+        length = np.diff(np.append(mesh.steps, np.full(pad + 1, mesh.horizon))).astype(float)
+        self.dynamics = dynamics.for_blocks(float(length.max()))
         with jax.enable_x64(True):
             self._modes = Modes(*(jnp.asarray(column) for column in self.modes))  # type: ignore[arg-type]
+            self._length = jnp.asarray(length)
         self.evaluations = 0
         self._last: tuple[Floats, tuple[float, Floats, Floats]] | None = None
-        n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
-        ends = np.append(mesh.steps, np.full(pad + 1, mesh.horizon))
-        with jax.enable_x64(True):
-            self._length = jnp.asarray(np.diff(ends).astype(float))
-        # The last block is one step long and padding none: their end values do not matter.
-        self._source = np.append(mesh.source, np.full(pad + 1, mesh.source[-1]))
-        self._scale = np.append(mesh.scale, np.full(pad + 1, mesh.scale[-1]))
         self._real = np.append(np.arange(n), mesh.padded)
 
-    def _blocks(self, log_free: Floats) -> Blocks:
-        eta = self._scale * np.exp(log_free)[self._source]
-        return Blocks(self._length, {"eta": eta[:-1]}, {"eta": eta[1:]})  # type: ignore[arg-type]
+    def controls(self, x: Floats) -> dict[str, Floats]:
+        """Controls at the knots of the mesh."""
+        return {name: v[: len(self.mesh.steps)] for name, v in self.variables.knots(x).items()}
 
-    def _gather(self, gradient: Blocks, blocks: Blocks) -> Floats:
-        """Derivative in the free log rates from that at the ends of the blocks."""
-        first = np.asarray(gradient.first["eta"]) * blocks.first["eta"]
-        last = np.asarray(gradient.last["eta"]) * blocks.last["eta"]
-        size = self.mesh.controls
-        total = np.bincount(self._source[:-1], first, size)
-        return (total + np.bincount(self._source[1:], last, size)).astype(float)
+    def _blocks(self, x: Floats) -> Blocks:
+        return knot_blocks(self._length, self.variables.knots(x))  # type: ignore[arg-type]
 
-    def __call__(self, log_free: Floats) -> tuple[float, Floats, Floats]:
-        """Value, gradient and metric (minus the drift part of the gradient) of log E."""
-        if self._last is not None and np.array_equal(self._last[0], log_free):
+    def _at_knots(self, gradient: Blocks) -> dict[str, Floats]:
+        """Derivatives at the knots from those at both ends of the blocks."""
+        total = {}
+        for name, first in gradient.first.items():
+            total[name] = np.append(np.asarray(first), 0.0)
+            total[name][1:] += np.asarray(gradient.last[name])
+        return total
+
+    def __call__(self, x: Floats) -> tuple[float, Floats, Floats]:
+        """Value, gradient and metric of log E.
+
+        The metric is what the controls contribute as drift or as diffusion, whichever is more:
+        where the two balance, at an optimum, it is the diagonal curvature in a log control.
+        """
+        if self._last is not None and np.array_equal(self._last[0], x):
             return self._last[1]
         self.evaluations += 1
-        blocks = self._blocks(log_free)
+        blocks = self._blocks(x)
         with jax.enable_x64(True):
             maps = block_maps(self.dynamics, self._modes, blocks)
             value, cotangent, _, _ = _adjoint(self.dynamics, self._modes, maps)
             parts = _pull_back(self.dynamics, self._modes, blocks, cotangent)
-            drift, noise = (self._gather(part, blocks) for part in parts)
-        self._last = log_free.copy(), (float(value), drift + noise, np.abs(drift))
+            drift, noise = (self._at_knots(part) for part in parts)
+        total = {name: drift[name] + noise[name] for name in drift}
+        gradient = self.variables.pull(x, total)
+        metric = self.variables.pull(x, drift, diagonal=True)
+        if not isinstance(self.variables, FreeRates):
+            metric = np.maximum(metric, self.variables.pull(x, noise, diagonal=True))
+        self._last = x.copy(), (float(value), gradient, metric)
         return self._last[1]
 
-    def audit(self, log_free: Floats) -> Audit:
-        """States, costates, excess losses and block errors at the given controls."""
-        blocks = self._blocks(log_free)
+    def audit(self, x: Floats) -> Audit:
+        """States, costates, excess losses and block errors at the given variables."""
+        blocks = self._blocks(x)
         count = np.asarray(blocks.length)
-        eta0, eta1 = blocks.first["eta"], blocks.last["eta"]
         with jax.enable_x64(True):
             maps = block_maps(self.dynamics, self._modes, blocks)
             _, _, costates, path = _adjoint(self.dynamics, self._modes, maps)
             # Every block once more as two halves, from the same state.
             half = np.floor(count / 2.0)
-            eta = eta0 + (eta1 - eta0) * half / np.maximum(count, 1.0)
+            share = half / np.maximum(count, 1.0)
+            middle = {n: v + (blocks.last[n] - v) * share for n, v in blocks.first.items()}
             halved = np.asarray(path.states)[:-1]
-            for steps, start, end in ((half, eta0, eta), (count - half, eta, eta1)):
-                part = Blocks(steps, {"eta": start}, {"eta": end})  # type: ignore[arg-type]
+            for part in (
+                Blocks(jnp.asarray(half), blocks.first, middle),
+                Blocks(jnp.asarray(count - half), middle, blocks.last),
+            ):
                 maps = block_maps(self.dynamics, self._modes, part)
                 halved = _advance_all(self.dynamics, self._modes, halved, maps)
             change = np.asarray(halved) - np.asarray(path.states)[1:]

@@ -38,6 +38,7 @@ class Pontryagin(Method):
     max_iterations: int = 500
     memory: int = 20
 
+    joint: ClassVar[bool] = True
     name: ClassVar[str] = "pontryagin"
 
     def run(self, task: Task) -> Iterate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from optsched.control.updates import control_names, momentum_name
 from optsched.errors import InvalidProblem
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGD, Dynamics
+from optsched.model.optimisers import QHM
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
+from optsched.model.stability import momentum_limit, noise_limit
 
 __all__ = ["Problem", "stability_limit"]
 
@@ -59,7 +63,7 @@ def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
     return float(brentq(excess, 0.0, edge * (1.0 - 1e-12), xtol=1e-14))  # type: ignore[arg-type]
 
 
-def _number(name: str, value: Any, allowed: str, check: Any) -> float:
+def _number(name: str, value: Any, allowed: str, check: Callable[[float], bool]) -> float:
     """``value`` as float if it is a finite number that passes ``check``."""
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if good and abs(value) <= sys.float_info.max and check(float(value)):
@@ -69,11 +73,15 @@ def _number(name: str, value: Any, allowed: str, check: Any) -> float:
 
 @dataclass(frozen=True)
 class Problem:
-    r"""Minimise the excess loss after T steps over the schedule of the learning rate.
+    r"""Minimise the excess loss after T steps over the schedules of the controls.
+
+    For the learning rate of plain SGD alone, the default,
 
     .. math:: \min_{0 \le \eta_t \le \eta_{max}} E(T), \qquad
        e_j \leftarrow [1 - 2\eta\lambda_j + \eta^2 (1 + 1/m) \lambda_j^2] e_j
-       + (\eta^2/m) \nu_j (E + \sigma^2) .
+       + (\eta^2/m) \nu_j (E + \sigma^2) ;
+
+    for momentum, averaging and weight decay see `optsched.model.optimisers.QHM`.
 
     Parameters
     ----------
@@ -84,12 +92,14 @@ class Problem:
     features : int or math.inf
         Number of features N of the power-law spectrum.
     batch_size : float
-        Minibatch size m >= 1.
+        Minibatch size m >= 1; where the batch size is a control, the mean that sets the default
+        of ``samples``.
     noise : float
         Standard deviation of the label noise, >= 0.
-    eta_max : float
-        Upper bound of the learning rate, > 0. Where it exceeds the stability limit of the
-        recursion, that limit bounds the rate instead: see `eta_cap`.
+    eta_max : float, optional
+        Upper bound of the learning rate, > 0; 1 if not given, and none where momentum is a
+        control. Where it exceeds the stability limit of the recursion, that limit bounds the rate
+        instead: see `eta_cap`. Where eta is not a control it is held at this value.
     spectrum : Spectrum, optional
         Any spectrum instead of (a, b, features).
     warmup : int
@@ -99,6 +109,20 @@ class Problem:
         Floor of the rate after warm-up (final-rate floor).
     max_change : float, optional
         Largest change of the rate from one step to the next, ``abs(eta[k+1] - eta[k])``.
+    controls : sequence of str, or str with commas
+        What is scheduled: any of ``eta``, ``beta``, ``nu``, ``batch_size`` (``batch``), ``ema``.
+    momentum : {"none", "heavy-ball", "nesterov", "qhm"}, optional
+        Kind of momentum: nu = 0, nu = 1, nu = beta, or nu free. Follows from the controls and
+        fixed values if not given.
+    beta, nu : float, optional
+        Momentum in [0, 1) and its weight in [0, 1] where they are held.
+    samples : float, optional
+        Budget of samples, the sum of the batch sizes, where the batch size is a control; at
+        least one a step, ``batch_size * horizon`` if not given.
+    ema : float, optional
+        Decay in [0, 1) of the exponential average of the iterates, whose loss then counts.
+    weight_decay : float
+        Decoupled weight decay, >= 0: ``w -= eta * weight_decay * w``.
 
     Raises
     ------
@@ -112,94 +136,162 @@ class Problem:
     features: float = 1000
     batch_size: float = 5.0
     noise: float = 0.5
-    eta_max: float = 1.0
+    eta_max: float = None  # type: ignore[assignment]
     spectrum: Spectrum | None = field(default=None)
     warmup: int = 0
     eta_min: float = 0.0
     max_change: float | None = None
+    controls: tuple[str, ...] = ("eta",)
+    momentum: str = None  # type: ignore[assignment]
+    beta: float | None = None
+    nu: float | None = None
+    samples: float | None = None
+    ema: float | None = None
+    weight_decay: float = 0.0
+    _default_cap: bool = field(init=False, repr=False, compare=False, default=True)
+
+    def _put(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check(
+        self, name: str, allowed: str, check: Callable[[float], bool], *, whole: bool = False
+    ) -> None:
+        """Replace a field by its value as a number."""
+        value = _number(
+            name, getattr(self, name), allowed, lambda x: check(x) and (not whole or x.is_integer())
+        )
+        self._put(name, int(value) if whole else value)
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
+        self._check_spectrum()
+        self._check(
+            "horizon", "a whole number of steps, 1 to 10^15", lambda x: 1 <= x <= 1e15, whole=True
+        )
+        self._check("batch_size", "a number >= 1, up to 1e15", lambda x: 1.0 <= x <= 1e15)
+        self._check("noise", "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9)
+        self._check_update()
+        self._check_samples()
+        self._check_rate()
 
+    def _check_spectrum(self) -> None:
         if self.spectrum is None:
+            rule = f"a finite number greater than 1, up to {MAX_EXPONENT:g}"
             for name in ("a", "b"):
-                rule = f"a finite number greater than 1, up to {MAX_EXPONENT:g}"
-                value = getattr(self, name)
-                put(name, _number(name, value, rule, lambda x: 1.0 < x <= MAX_EXPONENT))
+                self._check(name, rule, lambda x: 1.0 < x <= MAX_EXPONENT)
             if self.features != math.inf:
                 rule = "a whole number >= 1, or inf"
-                whole = _number(
-                    "features", self.features, rule, lambda x: x >= 1 and x.is_integer()
+                self._check("features", rule, lambda x: x >= 1, whole=True)
+            self._put("spectrum", PowerLawSpectrum(self.a, self.b, self.features))  # type: ignore[arg-type]
+            return
+        own = isinstance(self.spectrum, PowerLawSpectrum)
+        for name in ("a", "b"):
+            given = getattr(self, name)
+            value = getattr(self.spectrum, name) if own else None
+            if given is not None and given != value:
+                allowed = (
+                    f"{value}, as in the given spectrum" if own else "nothing beside a spectrum"
                 )
-                put("features", int(whole))
-            put("spectrum", PowerLawSpectrum(self.a, self.b, self.features))  # type: ignore[arg-type]
-        elif isinstance(self.spectrum, PowerLawSpectrum):
-            for name, own in (("a", self.spectrum.a), ("b", self.spectrum.b)):
-                given = getattr(self, name)
-                if given is not None and given != own:
-                    raise InvalidProblem(name, given, f"{own}, as in the given spectrum")
-                put(name, own)
-            put("features", self.spectrum.size)
-        else:
-            for name in ("a", "b"):
-                if getattr(self, name) is not None:
-                    raise InvalidProblem(name, getattr(self, name), "nothing beside a spectrum")
-            put("features", self.spectrum.size)
-        horizon = _number(
-            "horizon",
-            self.horizon,
-            "a whole number of steps, 1 to 10^15",
-            lambda x: 1 <= x <= 1e15 and x.is_integer(),
-        )
-        put("horizon", int(horizon))
-        put(
-            "batch_size",
-            _number(
-                "batch_size",
-                self.batch_size,
-                "a number >= 1, up to 1e15",
-                lambda x: 1.0 <= x <= 1e15,
-            ),
-        )
-        put(
-            "noise",
-            _number("noise", self.noise, "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9),
-        )
-        rule = "a number > 0, 1e-100 or more"
-        put("eta_max", _number("eta_max", self.eta_max, rule, lambda x: x >= 1e-100))
-        warmup = _number(
-            "warmup",
-            self.warmup,
-            f"a whole number, 0 to {self.horizon - 1}",
-            lambda x: 0 <= x < self.horizon and x.is_integer(),
-        )
-        put("warmup", int(warmup))
-        put(
-            "eta_min",
-            _number(
-                "eta_min",
-                self.eta_min,
-                f"a number, 0 to below {self.eta_cap:.6g}",
-                lambda x: 0.0 <= x < self.eta_cap,
-            ),
-        )
+                raise InvalidProblem(name, given, allowed)
+            self._put(name, value)
+        self._put("features", self.spectrum.size)
+
+    def _check_update(self) -> None:
+        """Which optimiser it is, and which of its parameters are free."""
+        self._put("controls", control_names(self.controls))
+        self._put("momentum", momentum_name(self.momentum, self.controls, self.beta, self.nu))
+        for name, allowed, below in (("beta", "[0, 1)", 1.0), ("nu", "[0, 1]", math.inf)):
+            if getattr(self, name) is not None:
+                self._check(name, f"a number in {allowed}", lambda x: 0.0 <= x <= 1.0 and x < below)  # noqa: B023
+        if self.ema is not None:
+            self._check("ema", "a number in [0, 1)", lambda x: 0.0 <= x < 1.0)
+        self._check("weight_decay", "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9)
+
+    def _check_samples(self) -> None:
+        if "batch_size" not in self.controls:
+            if self.samples is not None:
+                raise InvalidProblem("samples", self.samples, "nothing, unless batch is a control")
+            return
+        if self.samples is None:
+            self._put("samples", self.batch_size * self.horizon)
+        rule = f"a number >= {self.horizon}, one a step, up to 1e30"
+        self._check("samples", rule, lambda x: self.horizon <= x <= 1e30)
+        assert self.samples is not None
+        self._put("batch_size", self.samples / self.horizon)
+
+    def _check_rate(self) -> None:
+        self._put("_default_cap", self.eta_max is None)
+        if self.eta_max is None:
+            free = self.scheduled_momentum and "eta" in self.controls
+            self._put("eta_max", math.inf if free else 1.0)
+        if self.eta_max != math.inf or not self.scheduled_momentum:
+            self._check("eta_max", "a number > 0, 1e-100 or more", lambda x: x >= 1e-100)
+        if "eta" not in self.controls and self.eta_max >= self.stability_limit:
+            limit = f"below {self.stability_limit:.6g}, the stability limit, as eta is held at it"
+            if not self._default_cap:
+                raise InvalidProblem("eta_max", self.eta_max, limit)
+            raise InvalidProblem("eta_max", None, limit)
+        rule = f"a whole number, 0 to {self.horizon - 1}"
+        self._check("warmup", rule, lambda x: 0 <= x < self.horizon, whole=True)
+        rule = f"a number, 0 to below {self.eta_cap:.6g}"
+        self._check("eta_min", rule, lambda x: 0.0 <= x < self.eta_cap)
         if self.max_change is not None:
-            put(
-                "max_change",
-                _number("max_change", self.max_change, "a number > 0", lambda x: x > 0.0),
-            )
+            self._check("max_change", "a number > 0", lambda x: x > 0.0)
+        for name in ("warmup", "eta_min", "max_change"):
+            self._refuse_where_unknown(name)
+
+    def _refuse_where_unknown(self, name: str) -> None:
+        """Constraints of the rate that the joint solver does not keep."""
+        value = getattr(self, name)
+        unheld = "eta" not in self.controls or (name == "eta_min" and "nu" in self.controls)
+        if value and (unheld or (name == "max_change" and not self.rate_only)):
+            alone = "0" if name != "max_change" else "nothing"
+            raise InvalidProblem(name, value, f"{alone} with controls {','.join(self.controls)}")
+
+    @property
+    def scheduled_momentum(self) -> bool:
+        """Whether beta or nu is a control."""
+        return "beta" in self.controls or "nu" in self.controls
+
+    @property
+    def rate_held(self) -> bool:
+        """Whether the learning rate is no control."""
+        return "eta" not in self.controls
+
+    @property
+    def rate_only(self) -> bool:
+        """Whether this is the learning rate of plain SGD alone, with its global bound."""
+        return self.controls == ("eta",) and isinstance(self.dynamics, SGD)
 
     @cached_property
     def stability_limit(self) -> float:
-        """Largest stable constant rate of the exact recursion."""
+        """Largest stable constant rate of the exact recursion.
+
+        Where beta or nu is a control, the noise limit 2m/trace of heavy ball, to leading order;
+        where the batch size is one, the limit without noise.
+        """
         assert self.spectrum is not None
-        return stability_limit(self.spectrum, self.batch_size)
+        m = 1e9 if "batch_size" in self.controls else self.batch_size
+        if self.scheduled_momentum:
+            return noise_limit(self.spectrum, m)
+        if self.momentum == "none":
+            return stability_limit(self.spectrum, m)
+        beta, nu = self.held_momentum
+        return momentum_limit(self.spectrum, m, beta, nu)
+
+    @property
+    def held_momentum(self) -> tuple[float, float]:
+        """Values of beta and nu where they are held."""
+        beta = 0.0 if self.beta is None else self.beta
+        nu = {"none": 0.0, "heavy-ball": 1.0, "nesterov": beta}.get(self.momentum)
+        return beta, (self.nu if self.nu is not None else 0.0) if nu is None else nu
 
     @property
     def eta_cap(self) -> float:
-        """Upper bound in force: the smaller of ``eta_max`` and the stability limit."""
-        return min(self.eta_max, self.stability_limit)
+        """Upper bound in force: the smaller of ``eta_max`` and the stability limit.
+
+        With scheduled momentum ``eta_max`` alone: large rates are stable there for a while.
+        """
+        return self.eta_max if self.scheduled_momentum else min(self.eta_max, self.stability_limit)
 
     @property
     def phase(self) -> str:
@@ -212,15 +304,38 @@ class Problem:
     def modes(self) -> Modes:
         """Quadrature nodes, accurate up to the largest reachable intrinsic time."""
         assert self.spectrum is not None
-        return self.spectrum.modes(self.eta_cap * self.horizon)
+        rate = self.eta_cap
+        if self.scheduled_momentum:
+            # A rate beyond the noise limit pays for free nu only, and then at most as T.
+            free = self.horizon / self.spectrum.largest if self.momentum != "heavy-ball" else 0.0
+            rate = min(rate, 10.0 * max(self.stability_limit, free))
+        return self.spectrum.modes(rate * self.horizon)
 
     @property
-    def dynamics(self) -> SGD:
+    def dynamics(self) -> Dynamics:
         """The exact recursion of this problem."""
-        return SGD(self.batch_size, self.noise**2)
+        averaged = self.ema is not None or "ema" in self.controls
+        if self.momentum == "none" and not averaged and not self.weight_decay:
+            return SGD(self.batch_size, self.noise**2)
+        beta, nu = self.held_momentum
+        return QHM(
+            self.batch_size,
+            self.noise**2,
+            beta,
+            nu,
+            self.ema or 0.0,
+            self.weight_decay,
+            momentum=self.momentum != "none",
+            averaged=averaged,
+            decayed=self.weight_decay > 0.0,
+        )
 
     def replace(self, **changes: Any) -> Problem:
-        """A copy with some fields changed, validated again."""
+        """A copy with some fields changed, validated again; defaults follow the changes."""
         if isinstance(self.spectrum, PowerLawSpectrum) and "spectrum" not in changes:
             changes = {"spectrum": None, **changes}
+        if self._default_cap:
+            changes = {"eta_max": None, **changes}
+        if "controls" in changes:
+            changes = {"momentum": None, "samples": None, **changes}
         return replace(self, **changes)

@@ -46,6 +46,7 @@ class Shooting(Method):
     knots: int = 80
     max_iterations: int = 2000
 
+    joint: ClassVar[bool] = True
     name: ClassVar[str] = "shooting"
     bounds_change: ClassVar[bool] = True
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.certificate import UNDERFLOW, Certificate, global_bound
-from optsched.control.descent import projected_gradient, strict_tolerance
+from optsched.control.certificate import UNDERFLOW
+from optsched.control.descent import strict_tolerance
+from optsched.control.finish import Stage, finished
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
+from optsched.control.joint import optimise_joint
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
 from optsched.control.method import Iterate, Method, Task
-from optsched.control.objective import Audit, Objective
+from optsched.control.objective import Objective
 from optsched.control.pontryagin import Pontryagin
 from optsched.control.problem import Problem
 from optsched.control.shooting import Shooting, task_residual
 from optsched.control.solution import Solution
+from optsched.control.starts import PLAIN
 from optsched.errors import InvalidProblem, SolveFailed
-from optsched.model.ode import ode_excess_loss
-from optsched.model.recursion import MAX_STEPS, Replay, replay
+from optsched.model.recursion import MAX_STEPS
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["solve"]
@@ -33,19 +35,8 @@ Floats = NDArray[np.float64]
 MESH_TOL = 1e-4
 MAX_ROUNDS = 6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
-MAX_REPLAY_GAP = 0.01  # a loss that its replay contradicts by more is not accepted
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """One finished optimisation on one mesh."""
-
-    task: Task
-    iterate: Iterate
-    gradient: Floats
-    residual: float
-    tol: float
-    audit: Audit
+JOINT_TOL = 1e-5
+JOINT_MEMORY = 80
 
 
 def _start_rates(problem: Problem, path: Geodesic, mesh: StepMesh) -> Floats:
@@ -80,7 +71,7 @@ def _tolerance(task: Task, iterate: Iterate) -> float:
     return strict_tolerance(task.tol, task.objective(iterate.log_eta)[2])
 
 
-def _run(method: Method, task: Task, hopeless: bool) -> _Stage:
+def _run(method: Method, task: Task, hopeless: bool) -> Stage:
     if hopeless:
         iterate = Iterate(task.start, False, "the optimal loss underflows")
     else:
@@ -93,10 +84,11 @@ def _run(method: Method, task: Task, hopeless: bool) -> _Stage:
             iterate, residual = finished, after
     _, gradient, _ = task.objective(iterate.log_eta)
     audit = task.objective.audit(iterate.log_eta)
-    return _Stage(task, iterate, gradient, residual, _tolerance(task, iterate), audit)
+    evaluations = task.objective.evaluations
+    return Stage(task, iterate, gradient, residual, _tolerance(task, iterate), audit, evaluations)
 
 
-def _refined(stage: _Stage, warmup: int) -> tuple[StepMesh, Floats]:
+def _refined(stage: Stage, warmup: int) -> tuple[StepMesh, Floats]:
     """Halve the blocks with more than their share of the error; rates carry over."""
     errors = np.abs(stage.audit.errors)
     mesh = split_mesh(stage.task.mesh, errors > 0.3 * MESH_TOL / len(errors), warmup)
@@ -104,11 +96,12 @@ def _refined(stage: _Stage, warmup: int) -> tuple[StepMesh, Floats]:
     return mesh, np.log(rates)
 
 
-def _optimise(
-    problem: Problem, method: Method, path: Geodesic, initial: Schedule | None, tol: float
-) -> tuple[_Stage, int]:
+def _optimise(problem: Problem, method: Method, initial: Schedule | None, tol: float) -> Stage:
     """Optimise on graded meshes, refined until the discretisation error is small."""
     assert problem.spectrum is not None
+    path = relaxed_geodesic(
+        problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon
+    )
     mesh = graded_mesh(
         path, problem.horizon, method.knots, problem.spectrum.largest, problem.warmup
     )
@@ -126,63 +119,22 @@ def _optimise(
         mesh, start = _refined(stage, problem.warmup)
         if len(mesh.steps) == len(stage.task.mesh.steps):
             break
-    return stage, evaluations  # pyright: ignore[reportPossiblyUnboundVariable]
+    return replace(stage, evaluations=evaluations)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _certificate(problem: Problem, stage: _Stage, played: Replay, gap: float) -> Certificate:
-    tiny = played.excess_loss < UNDERFLOW
-    bound = global_bound(problem, played.excess_loss, gap)
-    model = float(stage.audit.excess[-1])
-    missing = []
-    if played.error > 0.0:
-        missing.append(f"replay was {played.how}: estimated relative error {played.error:.1e}")
-    if problem.warmup or problem.eta_min or problem.max_change is not None:
-        missing.append("the lower bound ignores warm-up, floor and bounded change (still valid)")
-    if stage.residual > stage.tol:
-        missing.append("the schedule is not a converged optimum")
-    if len(stage.task.mesh.steps) < problem.horizon:
-        missing.append("optimality of step values between knots (linear interpolation)")
-    return Certificate(
-        lower_bound=bound,
-        certified_gap=played.excess_loss / bound - 1.0 if bound > 0.0 else 0.0,
-        kkt_residual=stage.residual,
-        block_errors=stage.audit.errors,
-        model_excess_loss=model,
-        replay_gap=0.0 if tiny else played.excess_loss / model - 1.0,
-        replay_error=played.error,
-        replayed=played.how,
-        not_checked=tuple(missing),
-    )
+def _optimise_jointly(
+    problem: Problem, method: Method, initial: Schedule | None, tol: float
+) -> Stage:
+    """Optimise several controls from several starts."""
 
+    def plain(short: Problem) -> Schedule:
+        alone = short.replace(**PLAIN)
+        return solve(alone, throw=False, gap=1e3, replay_steps=0).schedule
 
-def _message(
-    problem: Problem, stage: _Stage, proof: Certificate, excess_loss: float
-) -> tuple[str, str]:
-    """Status and a sentence that says what to do next."""
-    if excess_loss < UNDERFLOW:
-        return "converged", (
-            f"The loss is below {UNDERFLOW:.0e}: it underflows, and nothing is left to optimise."
-        )
-    replay_gap = abs(proof.replay_gap)
-    if not replay_gap <= MAX_REPLAY_GAP:
-        return "not converged", (
-            f"The exact replay differs from the solver's loss by {100 * replay_gap:.2g} %: the"
-            " mesh is too coarse for this problem. Try a method with more knots,"
-            " such as Pontryagin(knots=400)."
-        )
-    if stage.residual <= stage.tol:
-        text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.tol:.1e}."
-        if problem.eta_cap < problem.eta_max:
-            text += (
-                f" eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
-                f" rates are bounded by {problem.eta_cap:.6g}."
-            )
-        return "converged", text
-    return "not converged", (
-        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.tol:.1e} after"
-        f" {stage.iterate.stats.get('iterations', 0)} iterations. Try another method, a looser"
-        " tol, or start from a solution of a nearby problem with initial=."
-    )
+    if isinstance(method, Pontryagin):
+        # Several controls are coupled: more of the curvature is worth its memory.
+        method = replace(method, memory=max(method.memory, JOINT_MEMORY))
+    return optimise_joint(problem, method, plain, initial, tol)
 
 
 def _check_arguments(problem: Any, method: Any, tol: Any, gap: Any, initial: Any) -> None:
@@ -192,7 +144,7 @@ def _check_arguments(problem: Any, method: Any, tol: Any, gap: Any, initial: Any
     if not (method is None or isinstance(method, Method)):
         allowed = "a method object: Pontryagin(), Collocation() or Shooting()"
         raise InvalidProblem("method", method, allowed)
-    for name, value in (("tol", tol), ("gap", gap)):
+    for name, value in (("tol", 1.0 if tol is None else tol), ("gap", gap)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not (number and math.isfinite(value) and value > 0.0):
             raise InvalidProblem(name, value, "a number > 0")
@@ -209,21 +161,27 @@ def solve(
     problem: Problem,
     method: Method | None = None,
     *,
-    tol: float = 1e-6,
+    tol: float | None = None,
     initial: Schedule | Solution | None = None,
     throw: bool = True,
     gap: float = 0.02,
     replay_steps: int = MAX_STEPS,
 ) -> Solution:
-    r"""Solve for the learning-rate schedule that minimises the excess loss at the horizon.
+    r"""Solve for the schedules that minimise the excess loss at the horizon.
+
+    The learning rate of plain SGD alone comes with a global lower bound. Momentum, batch size and
+    averaging make the problem non-convex: the solution is the best local optimum of several
+    starts, and its certificate says so.
 
     Parameters
     ----------
     problem : Problem
     method : Method, optional
-        `Pontryagin` unless the problem bounds the rate of change, then `Shooting`.
-    tol : float
-        Largest allowed KKT residual: entry of the projected gradient of log E in log eta.
+        `Pontryagin` unless the problem bounds the rate of change, then `Shooting`; with other
+        controls than the rate these two improve the nodes of a multi-start search.
+    tol : float, optional
+        Largest allowed KKT residual: entry of the projected gradient of log E in the free
+        variables; 1e-6 for the learning rate of plain SGD, else 1e-5.
     initial : Schedule or Solution, optional
         Start from it instead of the relaxed geodesic; any mesh, same horizon.
     throw : bool
@@ -254,58 +212,18 @@ def solve(
         method = Pontryagin() if problem.max_change is None else Shooting()
     if problem.max_change is not None and not method.bounds_change:
         raise InvalidProblem("method", method.name, "shooting or collocation with max_change")
+    if not (problem.rate_only or method.joint):
+        controls = ",".join(problem.controls)
+        raise InvalidProblem(
+            "method", method.name, f"pontryagin or shooting to schedule {controls}"
+        )
     if isinstance(initial, Solution):
         initial = initial.schedule
-    modes = problem.modes
-    path = relaxed_geodesic(
-        modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon
-    )
-    stage, evaluations = _optimise(problem, method, path, initial, tol)
-    x, mesh = stage.iterate.log_eta, stage.task.mesh
-    eta = mesh.knots(np.exp(x))
-    spectrum = problem.spectrum
-    assert spectrum is not None
-    plain = Schedule.from_knots(mesh.steps, eta=eta, horizon=problem.horizon)
-    played = replay(
-        spectrum,
-        problem.dynamics,
-        plain,
-        modes=modes,
-        max_steps=replay_steps,
-    )
-    proof = _certificate(problem, stage, played, gap)
-    status, message = _message(problem, stage, proof, played.excess_loss)
-    stats = {
-        **stage.iterate.stats,
-        "evaluations": evaluations,
-        "controls": mesh.controls,
-        "modes": len(modes.lam),
-    }
-    j = len(modes.lam)
-    draft = Solution(
-        problem=problem,
-        method=method.name,
-        status=status,
-        message=message,
-        excess_loss=played.excess_loss,
-        bias=played.bias,
-        variance=played.variance,
-        ode_excess_loss=ode_excess_loss(modes, problem.dynamics, plain),
-        t=mesh.steps,
-        controls={"eta": eta},
-        modes=np.array(modes.lam),
-        states=stage.audit.states[:, :j, 0],
-        costates=stage.audit.costates[:, :j, 0],
-        residuals=projected_gradient(x, stage.gradient, stage.task.lower, stage.task.upper),
-        schedule=plain,
-        replay=played,
-        certificate=proof,
-        history=[(math.exp(v), r) for v, r in stage.iterate.history],
-        stats=stats,
-    )
-    stats["seconds"] = time.perf_counter() - began
-    schedule = plain.replace(metadata={"solution": draft.summary()})
-    solution = Solution(**{**vars(draft), "schedule": schedule})
+    if problem.rate_only:
+        stage = _optimise(problem, method, initial, 1e-6 if tol is None else tol)
+    else:
+        stage = _optimise_jointly(problem, method, initial, JOINT_TOL if tol is None else tol)
+    solution = finished(problem, method.name, stage, gap, replay_steps, began)
     if throw and not solution.converged:
-        raise SolveFailed(message, solution)
+        raise SolveFailed(solution.message, solution)
     return solution

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from optsched.model.entries import Matrix, Vector, dense
 from optsched.model.spectrum import Modes
 
 __all__ = ["SGD", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks"]
@@ -73,6 +74,8 @@ class Dynamics(abc.ABC):
     """One optimiser on the modes of a spectrum. Subclasses are JAX pytrees."""
 
     sigma2: Array | float
+    # Controls that the step takes.
+    takes: ClassVar[tuple[str, ...]] = ("eta", "batch_size")
     # Feedback of a block's noise on itself from which its quadratic loss is not believed.
     max_gain: ClassVar[float] = math.inf
 
@@ -88,13 +91,23 @@ class Dynamics(abc.ABC):
         """Weights of the excess loss that the gradient noise sees, if it is another one."""
         return self.readout(modes)
 
-    @abc.abstractmethod
-    def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        """Matrix (J, d, d) and source (J, d) of one step at scalar controls."""
+    def for_blocks(self, longest: float) -> Dynamics:
+        """The same dynamics, fit for blocks of up to so many steps."""
+        return self
 
     @abc.abstractmethod
-    def generator(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        """Matrix (J, d, d) and source (J, d) of the ODE ``dx/dt = M x + s L``."""
+    def change(self, modes: Modes, controls: Controls) -> tuple[Matrix, Vector]:
+        """Change ``x' - x = C x + s L`` of one step at scalar controls.
+
+        Entries of the d x d matrix C and of the source s have shape (J,); None is zero. It is
+        also the generator of the ODE whose Euler scheme with unit steps is the recursion.
+        """
+
+    def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
+        """Matrix (J, d, d) and source (J, d) of one step at scalar controls."""
+        change, source = self.change(modes, controls)
+        lam = jnp.asarray(modes.lam)
+        return jnp.eye(len(source)) + dense(change, lam), dense([source], lam)[..., 0, :]
 
     @abc.abstractmethod
     def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
@@ -181,15 +194,10 @@ class SGD(Dynamics):
     def readout(self, modes: Modes) -> Array:
         return jnp.ones_like(jnp.asarray(modes.lam))[:, None]
 
-    def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        change, source = self.generator(modes, controls)
-        return 1.0 + change, source
-
-    def generator(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
+    def change(self, modes: Modes, controls: Controls) -> tuple[Matrix, Vector]:
         eta, m = controls["eta"], controls.get("batch_size", self.batch_size)
         x = eta * modes.lam
-        source = (eta**2 / m) * modes.nu
-        return -_fall(x, x, m)[:, None, None], source[:, None]
+        return [[-_fall(x, x, m)]], [(eta**2 / m) * modes.nu]
 
     def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
         every_mode = jax.vmap(partial(_sgd_block, self), (None,) * 5 + (0, 0))

@@ -26,14 +26,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from optsched.model.dynamics import BlockMaps, Blocks, Controls, Dynamics
+from optsched.model.entries import (
+    Entry,
+    Matrix,
+    Vector,
+    add,
+    apply,
+    closure,
+    dense,
+    plus,
+    product,
+    times,
+)
 from optsched.model.spectrum import Modes
 
 __all__ = ["LinearOptimiser", "Transition"]
-
-# Scalars of one mode; None is a zero that is known when the code is traced.
-Entry = Array | float | None
-Vector = list[Entry]
-Matrix = list[list[Entry]]
 
 
 class Transition(NamedTuple):
@@ -51,33 +58,6 @@ class Transition(NamedTuple):
     kick: Vector
 
 
-def _add(*terms: Entry) -> Entry:
-    real = [term for term in terms if term is not None]
-    return sum(real[1:], real[0]) if real else None
-
-
-def _times(x: Entry, y: Entry) -> Entry:
-    return None if x is None or y is None else x * y
-
-
-def _dot(row: Vector, column: Vector) -> Entry:
-    return _add(*(_times(x, y) for x, y in zip(row, column, strict=True)))
-
-
-def _apply(matrix: Matrix, vector: Vector) -> Vector:
-    return [_dot(row, vector) for row in matrix]
-
-
-def _product(left: Matrix, right: Matrix) -> Matrix:
-    columns = list(map(list, zip(*right, strict=True)))
-    return [[_dot(row, column) for column in columns] for row in left]
-
-
-def _sum(left: Matrix, right: Matrix) -> Matrix:
-    pairs = zip(left, right, strict=True)
-    return [[_add(x, y) for x, y in zip(*rows, strict=True)] for rows in pairs]
-
-
 def _pairs(size: int) -> list[tuple[int, int]]:
     return list(combinations_with_replacement(range(size), 2))
 
@@ -89,30 +69,19 @@ def _lift(change: Matrix) -> Matrix:
         """Coefficient of S_km, as an ordered pair, less the identity."""
         near = change[j][m] if i == k else None
         far = change[i][k] if j == m else None
-        return _add(near, far, _times(change[i][k], change[j][m]))
+        return add(near, far, times(change[i][k], change[j][m]))
 
     def both(i: int, j: int, k: int, m: int) -> Entry:
-        return entry(i, j, k, m) if k == m else _add(entry(i, j, k, m), entry(i, j, m, k))
+        return entry(i, j, k, m) if k == m else add(entry(i, j, k, m), entry(i, j, m, k))
 
     pairs = _pairs(len(change))
     return [[both(*row, *column) for column in pairs] for row in pairs]
 
 
-def _closure(matrix: Matrix) -> list[list[bool]]:
-    """Where some power of I + matrix can be unlike the identity."""
-    size = range(len(matrix))
-    reach = [[matrix[i][j] is not None for j in size] for i in size]
-    for k in size:
-        for i in size:
-            for j in size:
-                reach[i][j] = reach[i][j] or (reach[i][k] and reach[k][j])
-    return reach
-
-
 class _Run(NamedTuple):
     """Maps of n equal steps: deviation of the state's map from 1, sources of 1, k, k^2."""
 
-    count: Array
+    steps: Array
     change: Matrix
     sources: list[Vector]
 
@@ -123,25 +92,25 @@ def _shifted(sources: list[Vector], by: Array) -> list[Vector]:
     twice = 2.0 * by
     return [
         w0,
-        [_add(y, _times(by, x)) for x, y in zip(w0, w1, strict=True)],
-        [_add(z, _times(twice, y), _times(by * by, x)) for x, y, z in zip(w0, w1, w2, strict=True)],
+        [add(y, times(by, x)) for x, y in zip(w0, w1, strict=True)],
+        [add(z, times(twice, y), times(by * by, x)) for x, y, z in zip(w0, w1, w2, strict=True)],
     ]
 
 
 def _join(first: _Run, second: _Run) -> _Run:
     """First, then second."""
-    change = _sum(_sum(first.change, second.change), _product(second.change, first.change))
-    later = _shifted(second.sources, first.count)
+    change = plus(plus(first.change, second.change), product(second.change, first.change))
+    later = _shifted(second.sources, first.steps)
     sources = [
-        [_add(*terms) for terms in zip(w, _apply(second.change, w), more, strict=True)]
+        [add(*terms) for terms in zip(w, apply(second.change, w), more, strict=True)]
         for w, more in zip(first.sources, later, strict=True)
     ]
-    return _Run(first.count + second.count, change, sources)
+    return _Run(first.steps + second.steps, change, sources)
 
 
 def _power(change: Matrix, source: Vector, bits: Array, unit: Array) -> _Run:
     """Maps of as many equal steps as the bits (highest first) say; k counts in ``unit`` steps."""
-    reach = _closure(change)
+    reach = closure(change)
     zero = jnp.zeros_like(unit)
     size = range(len(source))
     fed = [any(source[j] is not None and (i == j or reach[i][j]) for j in size) for i in size]
@@ -155,18 +124,13 @@ def _power(change: Matrix, source: Vector, bits: Array, unit: Array) -> _Run:
         run = _join(run, run)
         one = _Run(
             value * unit,
-            [[_times(value, x) for x in row] for row in change],
-            [[_times(value, x) for x in source], [None] * len(source), [None] * len(source)],
+            [[times(value, x) for x in row] for row in change],
+            [[times(value, x) for x in source], [None] * len(source), [None] * len(source)],
         )
         return _join(run, one), None
 
     # Recomputing a doubling is cheaper than keeping its products for the reverse pass.
     return jax.lax.scan(jax.checkpoint(bit), empty, bits)[0]
-
-
-def _dense(matrix: Matrix) -> Array:
-    zero = jnp.zeros(())
-    return jnp.stack([jnp.stack([zero if x is None else x for x in row]) for row in matrix])
 
 
 class LinearOptimiser(Dynamics):
@@ -176,7 +140,7 @@ class LinearOptimiser(Dynamics):
     """
 
     max_gain: ClassVar[float] = 0.99
-    controls: ClassVar[tuple[str, ...]]  # those that have a field
+    held: ClassVar[tuple[str, ...]]  # controls that have a field for their fixed value
     batch_size: Array | float
     depth: int  # blocks have less than 2^depth steps
 
@@ -201,28 +165,18 @@ class LinearOptimiser(Dynamics):
 
         As spectral energies: moments times lam, with nu the noise mass of the node.
         """
-        fixed = {name: jnp.asarray(getattr(self, name), float) for name in self.controls}
+        fixed = {name: jnp.asarray(getattr(self, name), float) for name in self.held}
         controls, noise = {**fixed, **controls}, {**fixed, **noise}
         change = _lift(self.transition(lam, controls).change)
         kick = self.transition(lam, noise).kick
         share = 1.0 / noise["batch_size"]
-        heat = [_times(_times(kick[i], kick[j]), share) for i, j in self.pairs]
+        heat = [times(times(kick[i], kick[j]), share) for i, j in self.pairs]
         for row, h in zip(change, heat, strict=True):
-            row[0] = _add(row[0], _times(h, lam * lam))
-        return change, [_times(h, nu) for h in heat]
+            row[0] = add(row[0], times(h, lam * lam))
+        return change, [times(h, nu) for h in heat]
 
-    def step(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        change, source = self.generator(modes, controls)
-        return change + jnp.eye(change.shape[-1]), source
-
-    def generator(self, modes: Modes, controls: Controls) -> tuple[Array, Array]:
-        """The step less the identity: its Euler scheme with unit steps is the recursion."""
-
-        def one(lam: Array, nu: Array) -> tuple[Array, Array]:
-            change, source = self._moments(lam, nu, controls, controls)
-            return _dense(change), _dense([source])[0]
-
-        return jax.vmap(one)(jnp.asarray(modes.lam), jnp.asarray(modes.nu))
+    def change(self, modes: Modes, controls: Controls) -> tuple[Matrix, Vector]:
+        return self._moments(jnp.asarray(modes.lam), jnp.asarray(modes.nu), controls, controls)
 
     def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
         lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
@@ -264,14 +218,14 @@ class LinearOptimiser(Dynamics):
         nodes = _lagrange(half * unit)
 
         def weights(run: _Run) -> Array:
-            powers = _dense(run.sources)
+            powers = dense(run.sources)
             return jnp.stack([sum(c * powers[p] for p, c in enumerate(row)) for row in nodes])
 
         identity = jnp.eye(len(self.pairs))
         return (
-            identity + _dense(one.change),
+            identity + dense(one.change),
             weights(one),
-            identity + _dense(whole.change),
+            identity + dense(whole.change),
             weights(whole),
         )
 

@@ -89,12 +89,10 @@ def ode_excess_loss(modes: Modes, sgd: SGD, schedule: Rates) -> float:
     edges = np.concatenate([[0.0], centre, [float(schedule.horizon)]])
     if len(edges) <= 32:  # at the shortest horizons the loss moves a lot within a step
         edges = np.unique(np.concatenate([edges, 0.5 * (edges[:-1] + edges[1:])]))
-    values = np.interp(edges, centre, schedule.controls["eta"])
-    pad = -len(edges) % 64 + 1
-    edges = np.append(edges, np.full(pad, edges[-1]))
-    values = np.append(values, np.full(pad, values[-1]))
+    edges = np.append(edges, np.full(-len(edges) % 64 + 1, edges[-1]))
+    knots = {name: np.interp(edges, centre, v) for name, v in schedule.controls.items()}
     with jax.enable_x64(True):
         flow = SGD(sgd.batch_size, sgd.sigma2, continuous=True)
-        blocks = knot_blocks(np.diff(edges), {"eta": values})  # type: ignore[arg-type]
+        blocks = knot_blocks(np.diff(edges), knots)  # type: ignore[arg-type]
         modes = modes.padded()
         return float(run_chain(flow, modes, block_maps(flow, modes, blocks))[1][-1])

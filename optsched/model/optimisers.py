@@ -12,7 +12,8 @@ decoupled from the gradient (Loshchilov & Hutter, ICLR 2019).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -72,7 +73,8 @@ class QHM(LinearOptimiser):
     decayed: bool = False
     depth: int = 20
 
-    controls: ClassVar[tuple[str, ...]] = ("batch_size", "beta", "nu", "ema")
+    held: ClassVar[tuple[str, ...]] = ("batch_size", "beta", "nu", "ema")
+    takes: ClassVar[tuple[str, ...]] = ("eta", *held)
 
     @property
     def variables(self) -> list[str]:
@@ -83,6 +85,11 @@ class QHM(LinearOptimiser):
     @property
     def size(self) -> int:
         return len(self.variables)
+
+    def for_blocks(self, longest: float) -> QHM:
+        # In steps of four, so that compiled code is shared between meshes.
+        bits = math.floor(math.log2(max(longest, 1.0))) + 1
+        return replace(self, depth=4 * -(-bits // 4))
 
     def initial(self, modes: Modes) -> Array:
         # w = 0, so that both errors are minus the target.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,17 @@ from jax import Array
 from numpy.typing import NDArray
 
 from optsched.errors import InvalidProblem
-from optsched.model.dynamics import Dynamics, knot_blocks
-from optsched.model.propagate import apply, block_maps, run_chain
+from optsched.model import entries
+from optsched.model.dynamics import Controls, Dynamics, knot_blocks
+from optsched.model.entries import add, times
+from optsched.model.propagate import block_maps, run_chain
 from optsched.model.spectrum import Modes, Spectrum
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
 
 MAX_STEPS = 10**6
 MAX_MODES = 10**4
-CHUNK = 4096  # steps a compiled call; a rate of 0 is the identity, so the last one is padded
+CHUNK = 4096  # steps a compiled call
 CURVE_POINTS = 2000
 
 Floats = NDArray[np.float64]
@@ -76,20 +78,29 @@ class Replay:
 
 @jax.jit
 def _run_chunk(
-    x: Array, h: Array, eta: Array, dynamics: Dynamics, modes: Modes
+    x: Array, h: Array, controls: Controls, real: Array, dynamics: Dynamics, modes: Modes
 ) -> tuple[Array, Array, Array, Array]:
     """Run a chunk of exact steps on the state and on its homogeneous part (the bias)."""
-    readout = dynamics.readout(modes)
+    readout, feedback = dynamics.readout(modes).T, dynamics.feedback(modes).T
 
-    def one(carry: tuple[Array, Array], rate: Array) -> tuple[tuple[Array, Array], Array]:
-        x, h = carry
-        matrix, source = dynamics.step(modes, {"eta": rate})
-        loss = dynamics.sigma2 + (readout * x).sum()
-        x, h = apply(matrix, x) + source * loss, apply(matrix, h)
-        return (x, h), jnp.stack([(readout * x).sum(), (readout * h).sum()])
+    def one(carry: Any, data: tuple[Controls, Array]) -> tuple[Any, Array]:
+        now, there = data
+        change, source = dynamics.change(modes, now)
+        loss = dynamics.sigma2 + sum(w @ x for w, x in zip(feedback, carry[0], strict=True))
+        sources = [times(s, loss) for s in source], [None] * len(source)
+        # Columns of the state, one for each of its d numbers, so that a step is one kernel.
+        after = tuple(
+            [
+                jnp.where(there, add(x, *terms), x)
+                for x, *terms in zip(state, entries.apply(change, list(state)), own, strict=True)
+            ]
+            for state, own in zip(carry, sources, strict=True)
+        )
+        losses = [sum(w @ x for w, x in zip(readout, state, strict=True)) for state in after]
+        return after, jnp.stack(losses)
 
-    (x, h), curve = jax.lax.scan(one, (x, h), eta)
-    return x, h, curve[:, 0], curve[:, 1]
+    (x, h), curve = jax.lax.scan(one, (list(x.T), list(h.T)), (controls, real))
+    return jnp.stack(x, 1), jnp.stack(h, 1), curve[:, 0], curve[:, 1]
 
 
 def _sample_steps(horizon: int) -> NDArray[np.int64]:
@@ -110,9 +121,10 @@ def _by_step(modes: Modes, dynamics: Dynamics, schedule: Rates) -> tuple[Floats,
     start_excess = float((dynamics.readout(modes) * x).sum())
     for start in range(0, horizon, chunk):
         stop = min(start + chunk, horizon)
-        rates = np.zeros(chunk)
-        rates[: stop - start] = schedule.array("eta", start, stop)
-        x, h, e, b = _run_chunk(x, h, rates, dynamics, modes)
+        pad = (0, chunk - (stop - start))
+        now = {n: np.pad(schedule.array(n, start, stop), pad, "edge") for n in schedule.controls}
+        real = np.arange(chunk) < stop - start
+        x, h, e, b = _run_chunk(x, h, now, real, dynamics, modes)  # type: ignore[arg-type]
         here = keep[(keep > start) & (keep <= stop)] - start - 1
         excess.append(np.asarray(e)[here])
         bias.append(np.asarray(b)[here])
@@ -129,8 +141,10 @@ def _block_curves(
     horizon = schedule.horizon
     pad = 1 << max(6, (len(steps) - 1).bit_length())
     start = np.append(steps, np.full(pad + 1 - len(steps), horizon)).astype(float)
-    eta = np.interp(start, schedule.steps, schedule.controls["eta"])
-    maps = block_maps(dynamics, modes, knot_blocks(np.diff(start), {"eta": eta}))  # type: ignore[arg-type]
+    knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
+    length = np.diff(start)
+    dynamics = dynamics.for_blocks(float(length.max()))
+    maps = block_maps(dynamics, modes, knot_blocks(length, knots))  # type: ignore[arg-type]
     silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
     keep = np.append(np.arange(len(steps)), pad)
     return tuple(  # type: ignore[return-value]
@@ -170,7 +184,7 @@ def replay(
     tol: float = 1e-5,
     max_steps: int = MAX_STEPS,
 ) -> Replay:
-    """Run a schedule on the exact recursion of SGD.
+    """Run a schedule on the exact recursion of an optimiser.
 
     Parameters
     ----------
@@ -195,9 +209,10 @@ def replay(
     InvalidProblem
         If the schedule carries a control that the dynamics does not have.
     """
-    extra = [name for name in schedule.controls if name != "eta"]
+    extra = [name for name in schedule.controls if name not in dynamics.takes]
     if extra:
-        raise InvalidProblem("controls", ", ".join(extra), "eta alone (plain SGD at fixed batch)")
+        allowed = ", ".join(dynamics.takes) + ", as the optimiser has no other"
+        raise InvalidProblem("controls", ", ".join(extra), allowed)
     horizon = schedule.horizon
     if modes is None:
         modes = spectrum.modes(float(np.max(schedule.controls["eta"])) * horizon)

@@ -25,13 +25,14 @@ __all__ = [
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CONTROLS = ("eta", "beta", "nu", "batch_size")
+CONTROLS = ("eta", "beta", "nu", "batch_size", "ema")
 
 _RULES: dict[str, tuple[str, Callable[[Floats], NDArray[np.bool_]]]] = {
     "eta": ("finite numbers >= 0", lambda x: x >= 0.0),
     "beta": ("finite numbers in [0, 1)", lambda x: (x >= 0.0) & (x < 1.0)),
     "nu": ("finite numbers in [0, 1]", lambda x: (x >= 0.0) & (x <= 1.0)),
     "batch_size": ("finite numbers >= 1", lambda x: x >= 1.0),
+    "ema": ("finite numbers in [0, 1)", lambda x: (x >= 0.0) & (x < 1.0)),
 }
 
 

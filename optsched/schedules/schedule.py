@@ -57,7 +57,7 @@ class Schedule:
         Steps of the knots, strictly increasing from 0 to ``horizon - 1``.
     controls : mapping of str to array_like, shape (n,) each
         Values at the knots: ``eta`` (learning rate, required), ``beta`` and ``nu`` (momentum and
-        its weight), ``batch_size``. A scalar is a constant.
+        its weight), ``batch_size``, ``ema`` (decay of the weight average). A scalar is a constant.
     unit : {"steps", "samples", "tokens"}
         What a step counts.
     extend : {"hold", "raise", "zero"}
@@ -126,6 +126,7 @@ class Schedule:
         beta: ArrayLike | None = None,
         nu: ArrayLike | None = None,
         batch_size: ArrayLike | None = None,
+        ema: ArrayLike | None = None,
         unit: Unit = "steps",
         extend: Extend = "hold",
         metadata: Mapping[str, Any] | None = None,
@@ -136,7 +137,7 @@ class Schedule:
         """
         eta = np.atleast_1d(real_array("eta", eta))
         size = eta.size
-        given = {"eta": eta, "beta": beta, "nu": nu, "batch_size": batch_size}
+        given = {"eta": eta, "beta": beta, "nu": nu, "batch_size": batch_size, "ema": ema}
         controls = {name: value for name, value in given.items() if value is not None}
         return cls(size, np.arange(size), controls, unit=unit, extend=extend, metadata=metadata)
 
@@ -150,6 +151,7 @@ class Schedule:
         beta: ArrayLike | None = None,
         nu: ArrayLike | None = None,
         batch_size: ArrayLike | None = None,
+        ema: ArrayLike | None = None,
         horizon: int | None = None,
         unit: Unit = "steps",
         extend: Extend = "hold",
@@ -158,7 +160,7 @@ class Schedule:
         """Schedule from knots, by mapping or by keyword; the horizon is the last step plus one."""
         if not isinstance(controls, Mapping | None):
             raise InvalidProblem("controls", type(controls).__name__, "a mapping, or use eta=...")
-        given = {"eta": eta, "beta": beta, "nu": nu, "batch_size": batch_size}
+        given = {"eta": eta, "beta": beta, "nu": nu, "batch_size": batch_size, "ema": ema}
         table = dict(controls or {}) | {n: v for n, v in given.items() if v is not None}
         if horizon is None:
             horizon = int(integers("steps", steps)[-1]) + 1
@@ -317,6 +319,11 @@ class Schedule:
     def batch_size(self) -> Floats | None:
         """Batch size at every step; None if it is not scheduled."""
         return self.array("batch_size") if "batch_size" in self.controls else None
+
+    @property
+    def ema(self) -> Floats | None:
+        """Decay of the weight average at every step; None if it is not scheduled."""
+        return self.array("ema") if "ema" in self.controls else None
 
     def blocks(self, size: int = 2**20) -> Iterator[tuple[Ints, dict[str, Floats]]]:
         """All steps in order, ``size`` at a time, with the controls there."""

@@ -1,0 +1,255 @@
+"""Joint solves: several starts, continuation in the horizon, nodes doubled from level to level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.control.charts import (
+    Average,
+    Batch,
+    BoundedSplit,
+    Chart,
+    Constant,
+    Forgetting,
+    LogRate,
+    SplitRate,
+)
+from optsched.control.curvature import lowest_curvature
+from optsched.control.finish import LEAST_CURVATURE, Stage
+from optsched.control.mesh import StepMesh, log_mesh, split_mesh
+from optsched.control.method import Iterate, Method, Task
+from optsched.control.nodes import ControlNodes
+from optsched.control.objective import Objective
+from optsched.control.problem import Problem
+from optsched.control.shooting import task_residual
+from optsched.control.starts import Controls, completed, named_starts
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["control_nodes", "optimise_joint"]
+
+Floats = NDArray[np.float64]
+
+KNOTS = 120
+LEVELS = (9, 17, 33)
+SHORT = 3000  # horizons up to this are solved without continuation
+FACTOR = 10
+COARSE_TOL = 1e-4
+COARSE_ITERATIONS = 150
+MESH_TOL = 1e-3
+MAX_ROUNDS = 4
+MAX_ESCAPES = 3
+ESCAPES = (-0.3, 0.3)  # steps along a direction of negative curvature
+
+
+def _charts(problem: Problem, mesh: StepMesh) -> list[Chart]:
+    """Coordinates of the controls of a problem at the padded knots of a mesh."""
+    spectrum = problem.spectrum
+    assert spectrum is not None
+    knots = mesh.padded + 1
+    charts: list[Chart] = []
+    cap, wild = problem.eta_cap, 10.0 * problem.horizon / spectrum.largest
+    if "eta" not in problem.controls:
+        charts.append(Constant({"eta": problem.eta_max}, knots))
+    elif "nu" not in problem.controls:
+        wild = 1e4 * problem.stability_limit if problem.momentum == "heavy-ball" else wild
+        charts.append(LogRate(problem.eta_min, min(cap, wild)))
+    elif cap < math.inf:
+        charts.append(BoundedSplit(cap))
+    else:
+        charts.append(SplitRate(4.0 / spectrum.largest, wild))
+    if "beta" in problem.controls:
+        charts.append(Forgetting(problem.horizon, problem.momentum == "nesterov"))
+        if problem.momentum == "heavy-ball":
+            charts.append(Constant({"nu": 1.0}, knots))
+    if "batch_size" in problem.controls:
+        assert problem.samples is not None
+        charts.append(Batch(problem.samples, mesh.step_weights))
+    if "ema" in problem.controls:
+        charts.append(Average(problem.horizon))
+    return charts
+
+
+def control_nodes(problem: Problem, mesh: StepMesh, count: int) -> ControlNodes:
+    """Free variables of a joint problem: ``count`` nodes a coordinate."""
+    return ControlNodes(mesh, _charts(problem, mesh), min(count, max(problem.horizon, 1)))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A local search: its task, where it ended, and the value of log E there."""
+
+    task: Task
+    iterate: Iterate
+    value: float
+
+    @property
+    def nodes(self) -> ControlNodes:
+        variables = self.task.objective.variables
+        assert isinstance(variables, ControlNodes)
+        return variables
+
+    @property
+    def x(self) -> Floats:
+        return self.iterate.log_eta
+
+
+class _Solver:
+    """Local searches that share compiled code: modes and depth are those of the full horizon."""
+
+    def __init__(self, problem: Problem, method: Method) -> None:
+        self.problem, self.method = problem, method
+        self.starts: list[str] = []
+        self.evaluations = 0
+        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        self._longest = float(np.diff(np.append(mesh.steps, problem.horizon)).max())
+
+    def run(
+        self,
+        problem: Problem,
+        mesh: StepMesh,
+        nodes: ControlNodes,
+        x: Floats,
+        tol: float,
+        iterations: int | None = None,
+    ) -> _Found:
+        """Improve a point on the given nodes."""
+        dynamics = problem.dynamics.for_blocks(self._longest)
+        objective = Objective(dynamics, self.problem.modes, mesh, nodes)
+        lower, upper = nodes.lower, nodes.upper
+        task = Task(problem, mesh, objective, np.clip(x, lower, upper), lower, upper, tol)
+        method = self.method
+        if iterations is not None:
+            method = replace(method, max_iterations=min(iterations, method.max_iterations))  # type: ignore[call-arg]
+        iterate = method.run(task)
+        value = objective(iterate.log_eta)[0]
+        self.evaluations += objective.evaluations
+        return _Found(task, iterate, _finite(value))
+
+    def coarse(self, problem: Problem, name: str, controls: Controls | Floats) -> _Found:
+        """Search on the coarsest nodes, from controls at the knots or from variables."""
+        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        nodes = control_nodes(problem, mesh, LEVELS[0])
+        x = nodes.fit(controls) if isinstance(controls, dict) else controls
+        self.starts.append(name)
+        return self.run(problem, mesh, nodes, x, COARSE_TOL, COARSE_ITERATIONS)
+
+    def many(self, problem: Problem, sgd: Schedule | None) -> _Found:
+        """The best of all named starts."""
+        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        starts = named_starts(problem, mesh.steps.astype(float), sgd)
+        found = [self.coarse(problem, name, start) for name, start in starts.items()]
+        return min(found, key=lambda one: one.value)
+
+    def settled(self, found: _Found, tol: float) -> tuple[_Found, float]:
+        """Leave saddle points along negative curvature; a minimum, and its lowest curvature."""
+        curvature = 0.0
+        for _ in range(MAX_ESCAPES):
+            task, x = found.task, found.x
+            before = task.objective.evaluations
+            curvature, direction = lowest_curvature(task.objective, x, task.lower, task.upper)
+            self.evaluations += task.objective.evaluations - before
+            if curvature >= LEAST_CURVATURE:
+                break
+            points = [np.clip(x + s * direction, task.lower, task.upper) for s in ESCAPES]
+            start = min(points, key=lambda point: _finite(task.objective(point)[0]))
+            after = self.run(task.problem, task.mesh, found.nodes, start, tol)
+            if not after.value < found.value:
+                break
+            found = after
+        return found, curvature
+
+    def finish(self, found: _Found, tol: float) -> _Found:
+        """Double the nodes, then refine the mesh until its error is small."""
+        problem, mesh, nodes, x = found.task.problem, found.task.mesh, found.nodes, found.x
+        for count in LEVELS[1:]:
+            nodes, x = nodes.refine(x, min(count, problem.horizon))
+            last = count == LEVELS[-1]
+            found = self.run(problem, mesh, nodes, x, tol if last else COARSE_TOL)
+            x = found.x
+        for _ in range(MAX_ROUNDS):
+            errors = np.abs(found.task.objective.audit(found.x).errors)
+            if not errors.sum() > MESH_TOL:
+                break
+            mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
+            nodes = control_nodes(problem, mesh, nodes.count)
+            found = self.run(problem, mesh, nodes, found.x, tol)
+        return found
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def _horizons(horizon: int) -> list[int]:
+    """Horizons of the continuation, the last one first."""
+    out = [horizon]
+    while out[-1] > SHORT:
+        out.append(-(-out[-1] // FACTOR))
+    return out
+
+
+def _shortened(problem: Problem, horizon: int) -> Problem:
+    """The same problem over fewer steps, with the same mean batch size."""
+    changes: dict[str, Any] = {"horizon": horizon, "warmup": min(problem.warmup, horizon // 2)}
+    if problem.samples is not None:
+        changes["samples"] = problem.samples * horizon / problem.horizon
+    return problem if horizon == problem.horizon else problem.replace(**changes)
+
+
+def optimise_joint(
+    problem: Problem,
+    method: Method,
+    plain: Callable[[Problem], Schedule],
+    initial: Schedule | None,
+    tol: float,
+) -> Stage:
+    """Find a local optimum of a joint problem.
+
+    All named starts are tried at a short horizon; the best is carried to longer ones, a factor of
+    ten at a time, since optima are alike on the log clock. At the full horizon the plain optimum
+    is tried once more.
+
+    Parameters
+    ----------
+    problem : Problem
+    method : Method
+        Improves the nodes of one mesh.
+    plain : callable
+        Optimal schedule of the learning rate alone, for a problem.
+    initial : Schedule, optional
+        Then the only start.
+    tol : float
+        Wanted KKT residual.
+    """
+    solver = _Solver(problem, method)
+    if initial is not None:
+        steps = log_mesh(problem.horizon, KNOTS, problem.warmup).steps
+        given = {name: np.asarray(initial(steps, name)) for name in initial.controls}
+        best = solver.coarse(problem, "initial", completed(problem, given))
+    else:
+        horizons = _horizons(problem.horizon)
+        short = _shortened(problem, horizons[-1])
+        best = solver.many(short, plain(short))
+        for horizon in reversed(horizons[:-1]):
+            # Nodes keep their places on the log clock, relative to its length.
+            longer = _shortened(problem, horizon)
+            best = solver.coarse(longer, f"optimum of T = {best.task.problem.horizon}", best.x)
+    found, curvature = solver.settled(solver.finish(best, tol), tol)
+    task, iterate = found.task, found.iterate
+    return Stage(
+        task,
+        iterate,
+        task.objective(found.x)[1],
+        task_residual(task, found.x),
+        tol,
+        task.objective.audit(found.x),
+        solver.evaluations,
+        tuple(solver.starts),
+        curvature,
+    )

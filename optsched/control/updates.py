@@ -1,0 +1,55 @@
+"""Names of the controls and of the kinds of momentum, and which go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optsched.errors import InvalidProblem
+
+__all__ = ["CONTROL_NAMES", "MOMENTA", "control_names", "momentum_name"]
+
+CONTROL_NAMES = ("eta", "beta", "nu", "batch_size", "ema")
+MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")
+ALIASES = {"batch": "batch_size"}
+
+
+def control_names(given: Any) -> tuple[str, ...]:
+    """Names of the controls in their order, from a sequence or a text with commas."""
+    allowed = "one or more of eta, beta, nu, batch, ema, each once"
+    if isinstance(given, str):
+        given = [part.strip() for part in given.split(",")]
+    if not isinstance(given, (list, tuple, set, frozenset)) or not given:
+        raise InvalidProblem("controls", given, allowed)
+    names = [ALIASES.get(name, name) if isinstance(name, str) else name for name in given]
+    if any(name not in CONTROL_NAMES for name in names) or len(set(names)) < len(names):
+        raise InvalidProblem("controls", ",".join(map(str, given)), allowed)
+    return tuple(name for name in CONTROL_NAMES if name in names)
+
+
+def momentum_name(
+    given: Any, controls: tuple[str, ...], beta: float | None, nu: float | None
+) -> str:
+    """Kind of momentum that the controls and the held values ask for.
+
+    Raises
+    ------
+    InvalidProblem
+        If they contradict each other, or leave beta or nu without a value.
+    """
+    if given is None:
+        if "nu" in controls or nu is not None:
+            given = "qhm"
+        else:
+            given = "heavy-ball" if "beta" in controls or beta is not None else "none"
+    if given not in MOMENTA:
+        raise InvalidProblem("momentum", given, "one of " + ", ".join(MOMENTA))
+    held = {"beta": beta, "nu": nu}
+    for name, kinds in (("beta", MOMENTA[1:]), ("nu", MOMENTA[3:])):
+        if given in kinds and name not in controls and held[name] is None:
+            raise InvalidProblem(name, None, f"a value, or {name} among the controls, with {given}")
+        if given not in kinds and name in controls:
+            raise InvalidProblem("momentum", given, f"{' or '.join(kinds)} with {name} a control")
+        if held[name] is not None and (given not in kinds or name in controls):
+            why = f"{name} a control" if name in controls else f"momentum {given}"
+            raise InvalidProblem(name, held[name], f"nothing with {why}")
+    return given
