@@ -6,13 +6,14 @@ from optsched.control.certificate import Certificate
 from optsched.control.collocation import Collocation
 from optsched.control.method import Method
 from optsched.control.pontryagin import Pontryagin
-from optsched.control.problem import Problem, stability_limit
+from optsched.control.problem import Problem
 from optsched.control.shooting import Shooting
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
 from optsched.errors import BadFile, InvalidProblem, MissingExtra, OptschedError, SolveFailed
 from optsched.model.recursion import Replay, replay
 from optsched.model.spectrum import PowerLawSpectrum, Spectrum, TabulatedSpectrum
+from optsched.model.stability import momentum_limit, noise_limit, stability_limit
 from optsched.schedules.schedule import Schedule
 
 try:
@@ -38,6 +39,8 @@ __all__ = [
     "SolveFailed",
     "Spectrum",
     "TabulatedSpectrum",
+    "momentum_limit",
+    "noise_limit",
     "replay",
     "solve",
     "stability_limit",

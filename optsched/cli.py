@@ -15,6 +15,7 @@ from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
 
 __all__ = ["main"]
 
+MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")
 METHODS = ("pontryagin", "collocation", "shooting")
 CLI_GAP = 0.005  # one solve at a time can afford a bound that is refined further
 
@@ -70,9 +71,9 @@ PROBLEM_OPTIONS = [
     click.option(
         "--eta-max",
         type=Number("a number > 0"),
-        default=1.0,
-        show_default=True,
-        help="Upper bound of the learning rate.",
+        default=None,
+        help="Upper bound of the learning rate; the rate itself if it is no control.  [default:"
+        " 1; none where momentum is a control]",
     ),
     click.option(
         "--warmup",
@@ -94,6 +95,31 @@ PROBLEM_OPTIONS = [
         default=None,
         help="Largest change of the rate from one step to the next.",
     ),
+    click.option(
+        "--momentum",
+        default=None,
+        help=f"One of {', '.join(MOMENTA)}; follows from the controls if not given.",
+    ),
+    click.option("--beta", type=Number("a number in [0, 1)"), help="Momentum, where it is held."),
+    click.option("--nu", type=Number("a number in [0, 1]"), help="Its weight, where it is held."),
+    click.option(
+        "--ema",
+        type=Number("a number in [0, 1)"),
+        help="Decay of the average of the weights, where it is held; its loss then counts.",
+    ),
+    click.option(
+        "--weight-decay",
+        type=Number("a number >= 0"),
+        default=0.0,
+        show_default=True,
+        help="Decoupled weight decay.",
+    ),
+    click.option(
+        "--samples",
+        type=Number("a number >= the horizon"),
+        default=None,
+        help="Budget of samples where batch is a control.  [default: batch size times horizon]",
+    ),
 ]
 
 
@@ -105,25 +131,15 @@ def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _problem(options: dict[str, Any]) -> Any:
+    from dataclasses import fields
+
     from optsched.control.problem import Problem
 
     whole = "a whole number of steps, 1 to 10^15"
     for field, allowed in (("a", ABOVE_ONE), ("b", ABOVE_ONE), ("horizon", whole)):
         if options[field] is None:
             raise InvalidProblem(field, None, f"{allowed}; give --{field}")
-    names = (
-        "a",
-        "b",
-        "horizon",
-        "features",
-        "batch_size",
-        "noise",
-        "eta_max",
-        "warmup",
-        "eta_min",
-        "max_change",
-    )
-    return Problem(**{name: options[name] for name in names})
+    return Problem(**{f.name: options[f.name] for f in fields(Problem) if f.name in options})
 
 
 def _method(name: str | None) -> Any:
@@ -169,6 +185,13 @@ def cli() -> None:
 @cli.command()
 @problem_options
 @click.option(
+    "--control",
+    "controls",
+    default="eta",
+    show_default=True,
+    help="What is scheduled: any of eta, beta, nu, batch, ema, with commas.",
+)
+@click.option(
     "--method",
     default=None,
     help=f"One of {', '.join(METHODS)}; default pontryagin, or shooting with --max-change.",
@@ -176,9 +199,8 @@ def cli() -> None:
 @click.option(
     "--tol",
     type=Number("a number > 0"),
-    default=1e-6,
-    show_default=True,
-    help="Largest allowed KKT residual.",
+    default=None,
+    help="Largest allowed KKT residual.  [default: 1e-6; 1e-5 with other controls than eta]",
 )
 @click.option("--output", type=click.Path(), default=None, help="Schedule file: .npz, .csv, .json.")
 @click.option(
@@ -196,7 +218,7 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 def solve(**options: Any) -> None:
-    """Solve for the schedule that minimises the loss after T steps, with proof."""
+    """Solve for the schedules that minimise the loss after T steps, with proof."""
     from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     problem, method = _problem(options), _method(options["method"])
@@ -220,7 +242,7 @@ def solve(**options: Any) -> None:
     if options["plot"] or not options["as_json"]:
         from optsched.studies.baselines import best_baselines
 
-        baselines = best_baselines(problem)
+        baselines = best_baselines(problem.plain)
     if options["plot"]:
         _save_plot(solution, baselines, options["plot"], options["force"])
     if options["as_json"]:
@@ -238,6 +260,8 @@ def _warm_up(problem: Any) -> None:
     from optsched.control.mesh import KNOT_BUCKET
     from optsched.control.objective import warm_up
 
+    if not problem.rate_only:
+        return  # its shapes are known later
     arguments = (problem.dynamics, problem.modes, KNOT_BUCKET)
     # Not a daemon: leaving the interpreter while XLA compiles would abort it.
     threading.Thread(target=warm_up, args=arguments).start()

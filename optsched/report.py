@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.studies.baselines import Baseline
 from optsched.studies.verify import Verification
@@ -18,12 +19,26 @@ def _percent(x: float) -> str:
     return f"{100 * x:+.3g} %"
 
 
-def _describe(problem: object) -> str:
+def _describe(problem: Problem) -> str:
     p = problem
     return (
-        f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), T = {p.horizon:,} steps, "  # type: ignore[attr-defined]
-        f"N = {p.features:g}, m = {p.batch_size:g}, sigma = {p.noise:g}"  # type: ignore[attr-defined]
-    )
+        f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), T = {p.horizon:,} steps, "
+        f"N = {p.features:g}, m = {p.batch_size:g}, sigma = {p.noise:g}"
+    ) + _update(problem)
+
+
+def _update(p: Problem) -> str:
+    """The optimiser, where it is not plain SGD with its rate scheduled."""
+    if p.rate_only:
+        return ""
+    parts = [f"schedules {', '.join(p.controls)}"]
+    if p.momentum != "none":
+        parts.append(f"momentum {p.momentum}")
+    for name in ("beta", "nu", "ema", "weight_decay", "samples"):
+        value = getattr(p, name)
+        if value:
+            parts.append(f"{name.replace('_', ' ')} {value:g}")
+    return "; " + ", ".join(parts)
 
 
 def solution_report(
@@ -42,7 +57,7 @@ def solution_report(
         table.add_column(title, justify="right")
     eta = solution.controls["eta"]
     table.add_row(
-        "optimal",
+        "optimal" if problem.rate_only else "best found",
         f"{eta.max():.4g}",
         f"{solution.excess_loss:.6g}",
         f"{solution.bias:.3g}",
@@ -52,8 +67,9 @@ def solution_report(
     )
     for b in baselines:
         note = " (at bound)" if b.at_bound else ""
+        what = "" if problem.rate_only else " of plain SGD"
         table.add_row(
-            f"best {b.name}{note}",
+            f"best {b.name}{what}{note}",
             f"{b.peak:.4g}",
             f"{b.replay.excess_loss:.6g}",
             f"{b.replay.bias:.3g}",
@@ -61,10 +77,17 @@ def solution_report(
             _percent(b.replay.excess_loss / solution.excess_loss - 1.0),
         )
     console.print(table)
-    console.print(
-        f"no schedule is below {proof.lower_bound:.6g}: "
-        f"certified within {100 * proof.certified_gap:.2g} % of optimal"
-    )
+    if problem.rate_only:
+        console.print(
+            f"no schedule is below {proof.lower_bound:.6g}: "
+            f"certified within {100 * proof.certified_gap:.2g} % of optimal"
+        )
+    else:
+        kind = "local optimum" if proof.local_optimum else "not shown to be a local optimum"
+        console.print(
+            f"{kind}, the best from {len(proof.starts)} starts;"
+            f" lowest curvature {proof.curvature:+.1e} of the largest"
+        )
     console.print(
         f"KKT residual {proof.kkt_residual:.1e}; replay {proof.replayed}"
         f" ({_percent(proof.replay_gap)} to the solver's loss);"
@@ -99,7 +122,9 @@ def verification_report(result: Verification, file: str) -> None:
     console.print(f"replayed {played.how}{error}")
     for line in result.violations:
         console.print(f"breaks a constraint: {line}")
-    if result.gap is None:
+    if not problem.rate_only:
+        console.print("no lower bound is known for this problem")
+    elif result.gap is None:
         console.print(
             f"lower bound for rates up to {problem.eta_cap:.4g}:"
             f" {result.lower_bound:.6g} (this schedule goes higher)"

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from optsched.control.updates import control_names, momentum_name
 from optsched.errors import InvalidProblem
@@ -19,48 +18,17 @@ from optsched.model.optimisers import QHM
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
 from optsched.model.stability import momentum_limit, noise_limit
 
-__all__ = ["Problem", "stability_limit"]
+__all__ = ["Problem"]
 
+PLAIN: dict[str, Any] = {
+    "controls": ("eta",),
+    "momentum": "none",
+    "beta": None,
+    "nu": None,
+    "ema": None,
+    "weight_decay": 0.0,
+}
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
-
-
-def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
-    r"""Largest constant learning rate for which the exact recursion does not diverge.
-
-    The recursion :math:`e \leftarrow \mathrm{diag}(r)\, e + (\eta^2/m)\, \nu\, 1^T e` contracts
-    if and only if every :math:`r_k < 1` and
-
-    .. math:: \frac{\eta}{m} \sum_k \frac{\lambda_k}{2 - \eta (1 + 1/m) \lambda_k} < 1 .
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-    batch_size : float
-        Minibatch size m.
-
-    Returns
-    -------
-    float
-        Limit of the learning rate.
-
-    Notes
-    -----
-    Bordelon & Pehlevan, "Learning curves for SGD on structured features" (2022).
-    """
-    m = float(batch_size)
-    edge = 2.0 / ((1.0 + 1.0 / m) * spectrum.largest)  # every r_k < 1 below it
-    modes = spectrum.modes(10.0 * edge)
-    keep = modes.nu > 0.0
-    lam, nu = modes.lam[keep], modes.nu[keep]
-    # nu / lam is lam times the multiplicity of a node; modes lumped in the tail enter by the trace.
-    weights = nu / lam
-    weights = np.append(weights, max(spectrum.trace - weights.sum(), 0.0))
-    lam = np.append(lam, 0.0)
-
-    def excess(eta: float) -> float:
-        return float((eta / m * weights / (2.0 - eta * (1.0 + 1.0 / m) * lam)).sum()) - 1.0
-
-    return float(brentq(excess, 0.0, edge * (1.0 - 1e-12), xtol=1e-14))  # type: ignore[arg-type]
 
 
 def _number(name: str, value: Any, allowed: str, check: Callable[[float], bool]) -> float:
@@ -226,10 +194,8 @@ class Problem:
         if self.eta_max != math.inf or not self.scheduled_momentum:
             self._check("eta_max", "a number > 0, 1e-100 or more", lambda x: x >= 1e-100)
         if "eta" not in self.controls and self.eta_max >= self.stability_limit:
-            limit = f"below {self.stability_limit:.6g}, the stability limit, as eta is held at it"
-            if not self._default_cap:
-                raise InvalidProblem("eta_max", self.eta_max, limit)
-            raise InvalidProblem("eta_max", None, limit)
+            limit = f"below {self.stability_limit:.6g}, the {self.limit_name}, as eta is held there"
+            raise InvalidProblem("eta_max", self.eta_max, limit)
         rule = f"a whole number, 0 to {self.horizon - 1}"
         self._check("warmup", rule, lambda x: 0 <= x < self.horizon, whole=True)
         rule = f"a number, 0 to below {self.eta_cap:.6g}"
@@ -246,6 +212,11 @@ class Problem:
         if value and (unheld or (name == "max_change" and not self.rate_only)):
             alone = "0" if name != "max_change" else "nothing"
             raise InvalidProblem(name, value, f"{alone} with controls {','.join(self.controls)}")
+
+    @property
+    def given_eta_max(self) -> float | None:
+        """``eta_max`` if it was given, else None."""
+        return None if self._default_cap else self.eta_max
 
     @property
     def scheduled_momentum(self) -> bool:
@@ -270,13 +241,18 @@ class Problem:
         where the batch size is one, the limit without noise.
         """
         assert self.spectrum is not None
-        m = 1e9 if "batch_size" in self.controls else self.batch_size
+        m = 1e15 if "batch_size" in self.controls else self.batch_size
         if self.scheduled_momentum:
             return noise_limit(self.spectrum, m)
-        if self.momentum == "none":
-            return stability_limit(self.spectrum, m)
         beta, nu = self.held_momentum
         return momentum_limit(self.spectrum, m, beta, nu)
+
+    @property
+    def limit_name(self) -> str:
+        """What bounds a constant rate, in words."""
+        if self.scheduled_momentum:
+            return "noise limit 2m/sum(lambda)"
+        return "limit without noise" if "batch_size" in self.controls else "stability limit"
 
     @property
     def held_momentum(self) -> tuple[float, float]:
@@ -329,6 +305,12 @@ class Problem:
             averaged=averaged,
             decayed=self.weight_decay > 0.0,
         )
+
+    @property
+    def plain(self) -> Problem:
+        """The same for the learning rate of plain SGD alone, at the mean batch size."""
+        changes = {**PLAIN, "eta_max": self.given_eta_max}
+        return self if self.rate_only else self.replace(**changes)
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed, validated again; defaults follow the changes."""

@@ -22,7 +22,6 @@ from optsched.control.pontryagin import Pontryagin
 from optsched.control.problem import Problem
 from optsched.control.shooting import Shooting, task_residual
 from optsched.control.solution import Solution
-from optsched.control.starts import PLAIN
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.recursion import MAX_STEPS
 from optsched.schedules.schedule import Schedule
@@ -128,8 +127,7 @@ def _optimise_jointly(
     """Optimise several controls from several starts."""
 
     def plain(short: Problem) -> Schedule:
-        alone = short.replace(**PLAIN)
-        return solve(alone, throw=False, gap=1e3, replay_steps=0).schedule
+        return solve(short.plain, throw=False, gap=1e3, replay_steps=0).schedule
 
     if isinstance(method, Pontryagin):
         # Several controls are coupled: more of the curvature is worth its memory.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,19 +10,10 @@ from optsched.control.updates import CONTROL_NAMES
 from optsched.model.stability import noise_limit
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["PLAIN", "Controls", "completed", "named_starts"]
+__all__ = ["Controls", "completed", "named_starts"]
 
 Floats = NDArray[np.float64]
 Controls = dict[str, Floats]
-# What makes a problem that of the learning rate of plain SGD alone.
-PLAIN: dict[str, Any] = {
-    "controls": ("eta",),
-    "momentum": "none",
-    "beta": None,
-    "nu": None,
-    "ema": None,
-    "weight_decay": 0.0,
-}
 CALM = 0.25  # of a stability limit
 COOLDOWN = 0.2  # of the horizon
 
@@ -58,7 +47,7 @@ def named_starts(problem: Problem, steps: Floats, sgd: Schedule | None) -> dict[
     assert spectrum is not None
     togo = (horizon - steps) / horizon
     cooled = np.minimum(1.0, togo / COOLDOWN) ** 2
-    unit = min(problem.replace(**PLAIN).stability_limit, problem.eta_cap)
+    unit = min(problem.plain.stability_limit, problem.eta_cap)
     found: dict[str, Controls] = {}
     if problem.momentum in ("qhm", "nesterov") and problem.scheduled_momentum:
         # Memory that grows with time, and a momentum rate that grows slowly (DANA).

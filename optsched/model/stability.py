@@ -54,7 +54,7 @@ from scipy.optimize import brentq
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
 
-__all__ = ["deterministic_limit", "momentum_limit", "noise_gain", "noise_limit"]
+__all__ = ["deterministic_limit", "momentum_limit", "noise_gain", "noise_limit", "stability_limit"]
 
 # Spectra up to this size are summed mode by mode, larger ones over quadrature nodes.
 MAX_MODES = 10**5
@@ -253,3 +253,28 @@ def noise_limit(spectrum: Spectrum, batch_size: float) -> float:
         Unless 1 <= batch_size <= 1e15.
     """
     return 2.0 * _batch(batch_size) / spectrum.trace
+
+
+def stability_limit(spectrum: Spectrum, batch_size: float) -> float:
+    r"""Largest constant learning rate for which the recursion of plain SGD does not diverge.
+
+    .. math:: \frac{\eta}{m} \sum_k \frac{\lambda_k}{2 - \eta (1 + 1/m) \lambda_k} < 1 ,
+
+    with every term positive: `momentum_limit` at nu = 0.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    batch_size : float
+        Minibatch size m.
+
+    Returns
+    -------
+    float
+        Limit of the learning rate.
+
+    Notes
+    -----
+    Bordelon & Pehlevan, "Learning curves for SGD on structured features" (2022).
+    """
+    return momentum_limit(spectrum, batch_size)

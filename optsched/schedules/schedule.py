@@ -368,12 +368,18 @@ class Schedule:
         """Largest learning rate."""
         return self._ranges["eta"][1]
 
-    @cached_property
+    @property
     def total(self) -> float:
         """Sum of the learning rate over all steps."""
-        eta = self.controls["eta"]
-        trapezoids = np.diff(self.steps) * (0.5 * eta[:-1] + 0.5 * eta[1:])
-        return float(trapezoids.sum() + 0.5 * eta[0] + 0.5 * eta[-1])
+        return self.sum("eta")
+
+    def sum(self, control: str) -> float:
+        """Sum of a control over all steps: of ``batch_size``, the number of samples."""
+        if control not in self.controls:
+            raise InvalidProblem("control", control, "one of " + ", ".join(self.controls))
+        values = self.controls[control]
+        trapezoids = np.diff(self.steps) * (0.5 * values[:-1] + 0.5 * values[1:])
+        return float(trapezoids.sum() + 0.5 * values[0] + 0.5 * values[-1])
 
     def table(self, rows: int = 12) -> str:
         """Return a short table of the schedule as text, about ``rows`` steps."""

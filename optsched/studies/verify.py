@@ -15,7 +15,7 @@ from optsched.errors import InvalidProblem
 from optsched.model.recursion import Replay, replay
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "matching", "verify"]
 
 GAP = 0.005  # at which the bound is refined no further
 
@@ -30,10 +30,11 @@ class Verification:
     schedule : Schedule
     replay : Replay
     lower_bound : float
-        Excess loss that no schedule with rates up to ``problem.eta_cap`` can beat.
+        Excess loss that no schedule with rates up to ``problem.eta_cap`` can beat; 0 where no
+        bound is known, as with momentum, scheduled batch sizes or averaging.
     gap : float or None
         ``excess_loss / lower_bound - 1``; None where the schedule exceeds ``eta_cap`` (the bound
-        does not speak of it) or diverges.
+        does not speak of it), diverges, or no bound is known.
     violations : tuple of str
         Constraints of the problem that the schedule does not keep, in words.
     seconds : float
@@ -67,8 +68,11 @@ class Verification:
             "features": int(features) if math.isfinite(features) else "inf",
             "batch_size": problem.batch_size,
             "noise": problem.noise,
-            "eta_max": problem.eta_max,
-            "eta_cap": problem.eta_cap,
+            "control": ",".join(problem.controls),
+            "momentum": problem.momentum,
+            "samples": problem.samples,
+            "eta_max": finite(problem.eta_max),
+            "eta_cap": finite(problem.eta_cap),
             "phase": problem.phase,
             "excess_loss": finite(played.excess_loss),
             "bias": finite(played.bias),
@@ -84,14 +88,31 @@ class Verification:
         }
 
 
+def matching(problem: Problem, schedule: Schedule) -> Problem:
+    """The problem with the controls that a schedule carries.
+
+    A schedule with beta and without nu is heavy ball, unless the problem says Nesterov.
+    """
+    names = tuple(schedule.controls)
+    held = {name: None for name in ("beta", "nu", "ema") if name in names}
+    kind: str | None = problem.momentum
+    if "nu" in names or ("beta" in names and kind == "none"):
+        kind = None
+    changes = {"controls": names, "momentum": kind, "eta_max": problem.given_eta_max, **held}
+    if "batch_size" in names:
+        changes["samples"] = max(schedule.sum("batch_size"), float(schedule.horizon))
+    return problem.replace(**changes)
+
+
 def verify(problem: Problem, schedule: Schedule) -> Verification:
-    """Replay a schedule on the exact recursion of a problem.
+    """Replay a schedule on the exact recursion.
 
     Parameters
     ----------
     problem : Problem
+        Its controls are replaced by those of the schedule.
     schedule : Schedule
-        Of the same horizon, with the learning rate as its only control.
+        Of the same horizon.
 
     Returns
     -------
@@ -100,30 +121,35 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     Raises
     ------
     InvalidProblem
-        If the horizons differ or the schedule carries another control.
+        If the horizons differ, or the schedule has the weight of a momentum that has no value.
     """
     began = time.perf_counter()
     if schedule.horizon != problem.horizon:
         raise InvalidProblem("horizon", problem.horizon, f"{schedule.horizon}, as the schedule's")
+    budget = problem.samples
+    problem = matching(problem, schedule)
     assert problem.spectrum is not None
     played = replay(problem.spectrum, problem.dynamics, schedule)
-    bound = global_bound(problem, played.excess_loss, GAP)
+    bound = global_bound(problem, played.excess_loss, GAP) if problem.rate_only else 0.0
     inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
     known = inside and math.isfinite(played.excess_loss) and bound > 0.0
     gap = played.excess_loss / bound - 1.0 if known else None
     seconds = time.perf_counter() - began
-    return Verification(
-        problem, schedule, played, bound, gap, _violations(problem, schedule), seconds
-    )
+    found = _violations(problem, schedule)
+    if budget is not None and problem.samples is not None:
+        if problem.samples > budget * (1.0 + 1e-9):
+            found += (f"{problem.samples:.8g} samples are used, of {budget:.8g}",)
+    return Verification(problem, schedule, played, bound, gap, found, seconds)
 
 
 def _violations(problem: Problem, schedule: Schedule) -> tuple[str, ...]:
     """Constraints that the knots of a schedule break, beyond rounding."""
     steps, eta = schedule.steps, schedule.controls["eta"]
-    slack = 1e-9 * problem.eta_cap
+    cap = problem.eta_cap
+    slack = 1e-9 * min(cap, float(eta.max()))
     found = []
-    if eta.max() > problem.eta_cap + slack:
-        found.append(f"the rate reaches {eta.max():.6g}, above {problem.eta_cap:.6g}")
+    if eta.max() > cap + slack:
+        found.append(f"the rate reaches {eta.max():.6g}, above {cap:.6g}")
     after = eta[steps >= problem.warmup]
     if after.size and after.min() < problem.eta_min - slack:
         found.append(f"the rate falls to {after.min():.6g}, below eta_min {problem.eta_min:g}")
