@@ -21,7 +21,7 @@ from optsched.schedules import families as f
 from optsched.schedules.schedule import Schedule
 
 T = 23
-BASES = ("linear", "1-sqrt", "exponential", "power", "cosine")
+BASES: tuple[Any, ...] = ("linear", "1-sqrt", "exponential", "power", "cosine")
 
 
 def half(first: float, last: float, x: float) -> float:
@@ -874,7 +874,7 @@ HF: dict[str, tuple[Callable[[Any, Any], Any], Callable[[], Schedule]]] = {
             T, 0.3, warmup=5, cooldown=8, shape=shape, final=0.1, start=0.1, sampling="left"
         ),
     )
-    for shape in ("linear", "1-sqrt", "cosine")
+    for shape in list[Any](("linear", "1-sqrt", "cosine"))
 }
 
 

@@ -35,7 +35,7 @@ __all__ = ["control_nodes", "optimise_joint"]
 
 Floats = NDArray[np.float64]
 
-KNOTS = 120
+KNOTS = 112
 LEVELS = (9, 17, 33)
 SHORT = 3000  # horizons up to this are solved without continuation
 FACTOR = 10
@@ -107,7 +107,7 @@ class _Solver:
         self.starts: list[str] = []
         self.evaluations = 0
         mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
-        self._longest = float(np.diff(np.append(mesh.steps, problem.horizon)).max())
+        self._lengths = np.diff(np.append(mesh.steps, problem.horizon)).astype(float)
 
     def run(
         self,
@@ -119,8 +119,7 @@ class _Solver:
         iterations: int | None = None,
     ) -> _Found:
         """Improve a point on the given nodes."""
-        dynamics = problem.dynamics.for_blocks(self._longest)
-        objective = Objective(dynamics, self.problem.modes, mesh, nodes)
+        objective = Objective(problem.dynamics, self.problem.modes, mesh, nodes)
         lower, upper = nodes.lower, nodes.upper
         task = Task(problem, mesh, objective, np.clip(x, lower, upper), lower, upper, tol)
         method = self.method

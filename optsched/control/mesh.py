@@ -8,6 +8,7 @@ on the horizon. Up to about as many steps as knots, every step is a knot and not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,15 +125,30 @@ def log_clock(t: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
 
 
 def log_mesh(horizon: int, knots: int, warmup: int = 0) -> StepMesh:
-    """Mesh with about ``knots`` knots, even on the log clock; all steps if the horizon is short."""
+    """Mesh with up to ``knots`` knots, even on the log clock; all steps if the horizon is short.
+
+    Every block has a power of two of steps, so that its map is that of a step doubled again and
+    again, and halves of blocks are such blocks too.
+    """
     if horizon <= knots:
         return _with_warmup(np.arange(horizon), horizon, warmup)
+    for target in range(knots, 0, -4):
+        steps = _doubling_steps(horizon, target, warmup)
+        if len(steps) <= knots:
+            break
+    return _with_warmup(np.array(steps), horizon, warmup)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _doubling_steps(horizon: int, knots: int, warmup: int) -> list[int]:
     start, end = log_clock(np.array([0.0, horizon - 1.0]), horizon)
-    # The clock inverted: with r = exp(clock), (1 + t/2) = r (1 + (T-1-t)/2).
-    r = np.exp(np.linspace(start, end, knots))
-    at = np.round((r * (horizon + 1.0) - 2.0) / (1.0 + r)).astype(np.int64)
-    steps = np.clip(at, 0, horizon - 1)
-    return _with_warmup(np.unique(np.append(steps, [0, warmup, horizon - 1])), horizon, warmup)
+    share = (end - start) / knots
+    steps, t = [0], 0
+    while t < horizon - 1:
+        wanted = share / (1.0 / (t + 2.0) + 1.0 / (horizon + 1.0 - t))
+        limit = (warmup if t < warmup else horizon - 1) - t
+        t += 2 ** max(0, min(round(math.log2(wanted)), limit.bit_length() - 1))
+        steps.append(t)
+    return steps
 
 
 def split_mesh(mesh: StepMesh, worst: NDArray[np.bool_], warmup: int = 0) -> StepMesh:

@@ -113,7 +113,7 @@ class Objective:
         self.modes = modes.padded()
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
         length = np.diff(np.append(mesh.steps, np.full(pad + 1, mesh.horizon))).astype(float)
-        self.dynamics = dynamics.for_blocks(float(length.max()))
+        self.dynamics = dynamics.for_blocks(length)
         with jax.enable_x64(True):
             self._modes = Modes(*(jnp.asarray(column) for column in self.modes))  # type: ignore[arg-type]
             self._length = jnp.asarray(length)

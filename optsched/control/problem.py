@@ -284,7 +284,7 @@ class Problem:
         if self.scheduled_momentum:
             # A rate beyond the noise limit pays for free nu only, and then at most as T.
             free = self.horizon / self.spectrum.largest if self.momentum != "heavy-ball" else 0.0
-            rate = min(rate, 10.0 * max(self.stability_limit, free))
+            rate = min(rate, max(10.0 * self.stability_limit, free))
         return self.spectrum.modes(rate * self.horizon)
 
     @property

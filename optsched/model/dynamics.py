@@ -25,7 +25,9 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from optsched.model.entries import Matrix, Vector, dense
 from optsched.model.spectrum import Modes
@@ -91,8 +93,8 @@ class Dynamics(abc.ABC):
         """Weights of the excess loss that the gradient noise sees, if it is another one."""
         return self.readout(modes)
 
-    def for_blocks(self, longest: float) -> Dynamics:
-        """The same dynamics, fit for blocks of up to so many steps."""
+    def for_blocks(self, lengths: NDArray[np.float64]) -> Dynamics:
+        """The same dynamics, fit for blocks of so many steps."""
         return self
 
     @abc.abstractmethod

@@ -108,29 +108,50 @@ def _join(first: _Run, second: _Run) -> _Run:
     return _Run(first.steps + second.steps, change, sources)
 
 
-def _power(change: Matrix, source: Vector, bits: Array, unit: Array) -> _Run:
-    """Maps of as many equal steps as the bits (highest first) say; k counts in ``unit`` steps."""
-    reach = closure(change)
+def _one(change: Matrix, source: Vector, unit: Array) -> _Run:
+    """One step, with an entry wherever a power of it can have one."""
+    reach, size = closure(change), range(len(source))
     zero = jnp.zeros_like(unit)
-    size = range(len(source))
     fed = [any(source[j] is not None and (i == j or reach[i][j]) for j in size) for i in size]
-    empty = _Run(
-        zero,
-        [[zero if real else None for real in row] for row in reach],
-        [[zero if real else None for real in fed] for _ in range(3)],
+
+    def full(entry: Entry, there: bool) -> Entry:
+        return None if not there else zero if entry is None else zero + entry
+
+    empty = [zero if there else None for there in fed]
+    return _Run(
+        unit,
+        [
+            [full(x, r) for x, r in zip(*rows, strict=True)]
+            for rows in zip(change, reach, strict=True)
+        ],
+        [[full(x, r) for x, r in zip(source, fed, strict=True)], empty, empty],
     )
+
+
+def _power(change: Matrix, source: Vector, steps: Array, depth: int, unit: Array) -> _Run:
+    """Maps of any number of equal steps below 2^depth; k counts in ``unit`` steps."""
+    one = _one(change, source, unit)
+    empty = jax.tree.map(jnp.zeros_like, one)
+    bits = jnp.floor(steps / 2.0 ** jnp.arange(depth - 1, -1, -1)) % 2.0
 
     def bit(run: _Run, value: Array) -> tuple[_Run, None]:
         run = _join(run, run)
-        one = _Run(
-            value * unit,
-            [[times(value, x) for x in row] for row in change],
-            [[times(value, x) for x in source], [None] * len(source), [None] * len(source)],
-        )
-        return _join(run, one), None
+        return _join(run, jax.tree.map(lambda leaf: value * leaf, one)), None
 
     # Recomputing a doubling is cheaper than keeping its products for the reverse pass.
     return jax.lax.scan(jax.checkpoint(bit), empty, bits)[0]
+
+
+def _doubled(change: Matrix, source: Vector, steps: Array, depth: int, unit: Array) -> _Run:
+    """The same for a number of steps that is 0 or a power of two up to 2^depth: half the work."""
+    one = jax.tree.map(lambda leaf: jnp.where(steps > 0.0, leaf, 0.0), _one(change, source, unit))
+
+    def double(run: _Run, more: Array) -> tuple[_Run, None]:
+        twice = _join(run, run)
+        return jax.tree.map(lambda new, old: jnp.where(more, new, old), twice, run), None
+
+    more = steps > 2.0 ** jnp.arange(depth)
+    return jax.lax.scan(jax.checkpoint(double), one, more)[0]
 
 
 class LinearOptimiser(Dynamics):
@@ -142,7 +163,8 @@ class LinearOptimiser(Dynamics):
     max_gain: ClassVar[float] = 0.99
     held: ClassVar[tuple[str, ...]]  # controls that have a field for their fixed value
     batch_size: Array | float
-    depth: int  # blocks have less than 2^depth steps
+    depth: int  # halves of blocks have less than 2^depth steps
+    doubling: bool  # the number of steps of every block is 0 or a power of two
 
     @property
     @abc.abstractmethod
@@ -208,10 +230,11 @@ class LinearOptimiser(Dynamics):
                 return {name: a[name] + (b[name] - a[name]) * share for name in a}
 
             controls, noise = mean(first, last), mean(noise_first, noise_last)
-            bits = jnp.floor(steps / 2.0 ** jnp.arange(self.depth - 1, -1, -1)) % 2.0
             # A block that is too long is NaN, not a shorter one.
             unit_step = jnp.where(steps < 2.0**self.depth, unit, jnp.nan)
-            return _power(*self._moments(lam, nu, controls, noise), bits, unit_step)
+            power = _doubled if self.doubling else _power
+            moments = self._moments(lam, nu, controls, noise)
+            return power(*moments, steps, self.depth, unit_step)
 
         one, two = run(jnp.zeros(()), half), run(half, count - half)
         whole = _join(one, two)

@@ -19,7 +19,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from optsched.model.dynamics import Controls
 from optsched.model.moments import LinearOptimiser, Transition
@@ -27,11 +29,13 @@ from optsched.model.spectrum import Modes
 
 __all__ = ["QHM"]
 
+Floats = NDArray[np.float64]
+
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["batch_size", "sigma2", "beta", "nu", "ema", "weight_decay"],
-    meta_fields=["momentum", "averaged", "decayed", "depth"],
+    meta_fields=["momentum", "averaged", "decayed", "depth", "doubling"],
 )
 @dataclass(frozen=True)
 class QHM(LinearOptimiser):
@@ -59,7 +63,9 @@ class QHM(LinearOptimiser):
     momentum, averaged, decayed : bool
         Which parts there are; the state is kept as small as they allow.
     depth : int
-        Blocks have less than ``2**depth`` steps.
+        Halves of blocks have less than ``2**depth`` steps.
+    doubling : bool
+        Every block has a power of two of steps: half the work.
     """
 
     batch_size: Array | float
@@ -72,6 +78,7 @@ class QHM(LinearOptimiser):
     averaged: bool = False
     decayed: bool = False
     depth: int = 20
+    doubling: bool = False
 
     held: ClassVar[tuple[str, ...]] = ("batch_size", "beta", "nu", "ema")
     takes: ClassVar[tuple[str, ...]] = ("eta", *held)
@@ -86,10 +93,12 @@ class QHM(LinearOptimiser):
     def size(self) -> int:
         return len(self.variables)
 
-    def for_blocks(self, longest: float) -> QHM:
+    def for_blocks(self, lengths: Floats) -> QHM:
         # In steps of four, so that compiled code is shared between meshes.
-        bits = math.floor(math.log2(max(longest, 1.0))) + 1
-        return replace(self, depth=4 * -(-bits // 4))
+        bits = math.floor(math.log2(max(float(np.max(lengths)), 1.0))) + 1
+        whole = np.log2(lengths[lengths > 0.0])
+        doubling = bool((whole == np.floor(whole)).all())
+        return replace(self, depth=4 * -(-bits // 4), doubling=doubling)
 
     def initial(self, modes: Modes) -> Array:
         # w = 0, so that both errors are minus the target.

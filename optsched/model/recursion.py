@@ -143,7 +143,7 @@ def _block_curves(
     start = np.append(steps, np.full(pad + 1 - len(steps), horizon)).astype(float)
     knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
     length = np.diff(start)
-    dynamics = dynamics.for_blocks(float(length.max()))
+    dynamics = dynamics.for_blocks(length)
     maps = block_maps(dynamics, modes, knot_blocks(length, knots))  # type: ignore[arg-type]
     silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
     keep = np.append(np.arange(len(steps)), pad)

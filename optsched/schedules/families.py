@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from optsched.errors import InvalidProblem
-from optsched.schedules.checks import is_number
 from optsched.schedules.family_cycles import (
     cosine_restarts,
     cyclical,
@@ -145,7 +146,7 @@ class Family:
         """
         for parameter in self.parameters:
             value: Any = options.get(parameter.name)
-            if parameter.integer and is_number(value) and float(value).is_integer():
+            if parameter.integer and isinstance(value, (float, np.floating)) and value.is_integer():
                 options[parameter.name] = int(value)
         return self.build(horizon, peak, **options)
 

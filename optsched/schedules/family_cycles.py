@@ -160,6 +160,8 @@ def one_cycle(
     horizon, peak, average = check(horizon, peak, sampling)
     start, final = number("start", start, 0.0, 1.0), number("final", final, 0.0, 1.0)
     choice("shape", shape, ("cosine", "linear"))
+    if not isinstance(closed, bool):
+        raise InvalidProblem("closed", closed, "True or False")
     ends, levels, momenta = [0.0], [start, 1.0], [1.0, 0.0]
     ends.append(_phase_end("rise", rise, horizon, closed))
     if fall is not None:

@@ -96,13 +96,10 @@ def with_warmup(
     start = number("start", start, 0.0, 1.0)
     choice("sampling", sampling, ("average", "left"))
     if isinstance(schedule, Schedule):
-        if horizon is not None or options:
-            allowed = "None with a schedule, which has its horizon"
-            raise (
-                InvalidProblem("horizon", horizon, allowed)
-                if not options
-                else InvalidProblem("options", sorted(options), "none with a schedule")
-            )
+        if horizon is not None:
+            raise InvalidProblem("horizon", horizon, "None with a schedule, which has its own")
+        if options:
+            raise InvalidProblem("options", sorted(options), "none with a schedule")
         ramp = _in_front(warmup, schedule.horizon)
         top = schedule(0) if peak is None else number("peak", peak, 0.0)
         rest: Schedule | None = schedule

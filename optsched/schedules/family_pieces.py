@@ -84,16 +84,19 @@ def number(
     field: str, value: Any, low: float, high: float = math.inf, *, above: bool = False
 ) -> float:
     """``value`` as a finite float in [low, high], or in (low, high] if ``above``."""
-    good = is_number(value) and math.isfinite(value) and low <= value <= high
-    if not good or (above and value == low):
+    try:
+        x = float(value) if is_number(value) else math.nan
+    except OverflowError:  # an int that no float can hold
+        x = math.inf
+    if not (math.isfinite(x) and low <= x <= high) or (above and x == low):
         text = f"a finite number {'>' if above else '>='} {low:g}"
         raise InvalidProblem(field, value, text + (f" and <= {high:g}" if high < math.inf else ""))
-    return float(value)
+    return x
 
 
 def choice(field: str, value: Any, allowed: Sequence[str]) -> str:
     """``value`` if it is one of the allowed words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise InvalidProblem(field, value, "one of " + ", ".join(allowed))
     return value
 
