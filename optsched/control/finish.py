@@ -153,7 +153,8 @@ def finished(
     x, mesh = stage.iterate.log_eta, stage.task.mesh
     controls = _complete(problem, stage.task.objective.controls(x))
     plain = Schedule.from_knots(mesh.steps, controls, horizon=problem.horizon)
-    played = replay(spectrum, dynamics, plain, modes=modes, max_steps=replay_steps)
+    nodes = None if problem.scheduled_momentum else modes
+    played = replay(spectrum, dynamics, plain, modes=nodes, max_steps=replay_steps)
     proof = _certificate(problem, stage, played, gap)
     status, message = _message(problem, stage, proof, played.excess_loss)
     stats = {

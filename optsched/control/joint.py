@@ -43,6 +43,7 @@ COARSE_TOL = 1e-4
 COARSE_ITERATIONS = 150
 MESH_TOL = 1e-3
 MAX_ROUNDS = 4
+MAX_HALVINGS = 60
 MAX_ESCAPES = 3
 ESCAPES = (-0.3, 0.3)  # steps along a direction of negative curvature
 
@@ -100,14 +101,12 @@ class _Found:
 
 
 class _Solver:
-    """Local searches that share compiled code: modes and depth are those of the full horizon."""
+    """Local searches, and what they cost together."""
 
-    def __init__(self, problem: Problem, method: Method) -> None:
-        self.problem, self.method = problem, method
+    def __init__(self, method: Method) -> None:
+        self.method = method
         self.starts: list[str] = []
         self.evaluations = 0
-        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
-        self._lengths = np.diff(np.append(mesh.steps, problem.horizon)).astype(float)
 
     def run(
         self,
@@ -119,8 +118,12 @@ class _Solver:
         iterations: int | None = None,
     ) -> _Found:
         """Improve a point on the given nodes."""
-        objective = Objective(problem.dynamics, self.problem.modes, mesh, nodes)
+        objective = Objective(problem.dynamics, problem.modes, mesh, nodes)
         lower, upper = nodes.lower, nodes.upper
+        for _ in range(MAX_HALVINGS):
+            if math.isfinite(objective(x)[0]):
+                break
+            x = nodes.calmer(x)
         task = Task(problem, mesh, objective, np.clip(x, lower, upper), lower, upper, tol)
         method = self.method
         if iterations is not None:
@@ -163,21 +166,34 @@ class _Solver:
             found = after
         return found, curvature
 
-    def finish(self, found: _Found, tol: float) -> _Found:
-        """Double the nodes, then refine the mesh until its error is small."""
-        problem, mesh, nodes, x = found.task.problem, found.task.mesh, found.nodes, found.x
-        for count in LEVELS[1:]:
-            nodes, x = nodes.refine(x, min(count, problem.horizon))
-            last = count == LEVELS[-1]
-            found = self.run(problem, mesh, nodes, x, tol if last else COARSE_TOL)
-            x = found.x
+    def again(self, found: _Found, mesh: StepMesh, count: int, tol: float) -> _Found:
+        """Carry on with other nodes and another mesh."""
+        problem = found.task.problem
+        _, x = found.nodes.refine(found.x, min(count, problem.horizon))
+        return self.run(problem, mesh, control_nodes(problem, mesh, count), x, tol)
+
+    def refined(self, found: _Found) -> StepMesh:
+        """The mesh with blocks halved until their errors are small, at the controls found."""
+        problem, objective, mesh = found.task.problem, found.task.objective, found.task.mesh
         for _ in range(MAX_ROUNDS):
-            errors = np.abs(found.task.objective.audit(found.x).errors)
+            errors = np.abs(objective.audit(found.x).errors)
             if not errors.sum() > MESH_TOL:
                 break
             mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
-            nodes = control_nodes(problem, mesh, nodes.count)
-            found = self.run(problem, mesh, nodes, found.x, tol)
+            nodes = control_nodes(problem, mesh, found.nodes.count)
+            objective = Objective(problem.dynamics, problem.modes, mesh, nodes)
+        return mesh
+
+    def finish(self, found: _Found, tol: float) -> _Found:
+        """Double the nodes, and refine the mesh until its error is small."""
+        for count in LEVELS[1:-1]:
+            found = self.again(found, found.task.mesh, count, COARSE_TOL)
+        mesh = self.refined(found)
+        for _ in range(MAX_ROUNDS):
+            found = self.again(found, mesh, LEVELS[-1], tol)
+            mesh = self.refined(found)
+            if len(mesh.steps) == len(found.task.mesh.steps):
+                break
         return found
 
 
@@ -226,7 +242,7 @@ def optimise_joint(
     tol : float
         Wanted KKT residual.
     """
-    solver = _Solver(problem, method)
+    solver = _Solver(method)
     if initial is not None:
         steps = log_mesh(problem.horizon, KNOTS, problem.warmup).steps
         given = {name: np.asarray(initial(steps, name)) for name in initial.controls}

@@ -28,6 +28,7 @@ PLAIN: dict[str, Any] = {
     "ema": None,
     "weight_decay": 0.0,
 }
+JOINT_NODES = 3  # a bin of eigenvalues: the replay runs all of them anyway
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
 
 
@@ -278,14 +279,18 @@ class Problem:
 
     @cached_property
     def modes(self) -> Modes:
-        """Quadrature nodes, accurate up to the largest reachable intrinsic time."""
+        """Quadrature nodes, accurate up to the largest reachable intrinsic time.
+
+        With scheduled momentum fewer of them: they are not used for replays.
+        """
         assert self.spectrum is not None
         rate = self.eta_cap
-        if self.scheduled_momentum:
-            # A rate beyond the noise limit pays for free nu only, and then at most as T.
-            free = self.horizon / self.spectrum.largest if self.momentum != "heavy-ball" else 0.0
-            rate = min(rate, max(10.0 * self.stability_limit, free))
-        return self.spectrum.modes(rate * self.horizon)
+        if not self.scheduled_momentum:
+            return self.spectrum.modes(rate * self.horizon)
+        # A rate beyond the noise limit pays for free nu only, and then at most as T.
+        free = self.horizon / self.spectrum.largest if self.momentum != "heavy-ball" else 0.0
+        rate = min(rate, max(10.0 * self.stability_limit, free))
+        return self.spectrum.modes(rate * self.horizon, nodes=JOINT_NODES)
 
     @property
     def dynamics(self) -> Dynamics:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import abc
 from itertools import combinations_with_replacement
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,9 @@ from optsched.model.entries import (
 from optsched.model.spectrum import Modes
 
 __all__ = ["LinearOptimiser", "Transition"]
+
+
+BATCH = 32  # blocks
 
 
 class Transition(NamedTuple):
@@ -203,9 +206,13 @@ class LinearOptimiser(Dynamics):
     def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
         lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
         every_mode = jax.vmap(self._block, (None,) * 5 + (0, 0))
-        every_block = jax.vmap(every_mode, (0,) * 5 + (None, None))
-        ends = blocks.first, blocks.last, noise.first, noise.last
-        half_phi, half_w, phi, w = every_block(blocks.length, *ends, lam, nu)
+
+        def every(block: tuple[Array, Controls, Controls, Controls, Controls]) -> Any:
+            return every_mode(*block, lam, nu)
+
+        # In batches that stay in the cache, also on the way back.
+        ends = blocks.length, blocks.first, blocks.last, noise.first, noise.last
+        half_phi, half_w, phi, w = jax.lax.map(jax.checkpoint(every), ends, batch_size=BATCH)
         return BlockMaps(half_phi, jnp.swapaxes(half_w, 1, 2), phi, jnp.swapaxes(w, 1, 2))
 
     def _block(

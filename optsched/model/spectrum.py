@@ -28,7 +28,7 @@ __all__ = ["Modes", "PowerLawSpectrum", "Spectrum", "TabulatedSpectrum"]
 BIN_RATIO = 4.0
 BIN_NODES = 7
 # The last eigenvalues of a finite spectrum rule the exponential end of the decay: more nodes there.
-END_NODES = 12
+END_EXTRA = 5
 # Eigenvalues with 2 * lam * tau_max below this hardly move; three nodes a measure carry them.
 TAIL_EXPONENT = 0.3
 TAIL_NODES = 3
@@ -89,7 +89,7 @@ class Spectrum(abc.ABC):
         r"""Largest eigenvalue :math:`\lambda_1`."""
 
     @abc.abstractmethod
-    def modes(self, tau_max: float = math.inf) -> Modes:
+    def modes(self, tau_max: float = math.inf, nodes: int = BIN_NODES) -> Modes:
         r"""Quadrature nodes that are accurate for intrinsic times up to ``tau_max``.
 
         Parameters
@@ -97,6 +97,8 @@ class Spectrum(abc.ABC):
         tau_max : float
             Largest :math:`\tau = \sum_t \eta_t` that will be asked for. Eigenvalues that do not
             move within it are lumped.
+        nodes : int
+            Gauss nodes in a bin of eigenvalues; the default is good to 2e-7, 3 to about 2e-4.
 
         Returns
         -------
@@ -226,7 +228,7 @@ class PowerLawSpectrum(Spectrum):
         width = np.asarray(width)
         return Modes(k**-self.b, k**-self.a * width, k ** (-2.0 * self.b) * width)
 
-    def modes(self, tau_max: float = math.inf) -> Modes:
+    def modes(self, tau_max: float = math.inf, nodes: int = BIN_NODES) -> Modes:
         a, b, size = self.a, self.b, float(self.size)
         # First index of the tail: every mode from there on has 2 lam tau_max < TAIL_EXPONENT.
         log_tail = math.log(2.0 * tau_max / TAIL_EXPONENT) / b if tau_max > 0 else 0.0
@@ -244,7 +246,7 @@ class PowerLawSpectrum(Spectrum):
             for i, (first, stop) in enumerate(pairwise(k_edges)):
                 if stop > first:
                     last_two = ends and i >= len(edges) - 3
-                    parts.append(self._bin(first, stop, END_NODES if last_two else BIN_NODES))
+                    parts.append(self._bin(first, stop, nodes + END_EXTRA if last_two else nodes))
         if tail_from <= size:
             parts.append(self._tail(tail_from))
         modes = _stack(parts)
@@ -364,9 +366,9 @@ class TabulatedSpectrum(Spectrum):
         lam = np.array(self.eigenvalues)
         return Modes(lam, lam * self.target**2, lam**2)
 
-    def modes(self, tau_max: float = math.inf) -> Modes:
+    def modes(self, tau_max: float = math.inf, nodes: int = BIN_NODES) -> Modes:
         points = self.full()
-        if len(points.lam) <= 4 * BIN_NODES:
+        if len(points.lam) <= 4 * nodes:
             return points
         floor = TAIL_EXPONENT / (2.0 * tau_max) if tau_max > 0 else math.inf
         tail = points.lam < floor
@@ -377,7 +379,7 @@ class TabulatedSpectrum(Spectrum):
             for i, (high, low) in enumerate(pairwise(edges)):
                 inside = (points.lam <= high) & (points.lam > low) & ~tail
                 last_two = not tail.any() and i >= len(edges) - 3
-                count = END_NODES if last_two else BIN_NODES
+                count = nodes + END_EXTRA if last_two else nodes
                 if inside.any():
                     chosen = Modes(*(column[inside] for column in points))
                     few = inside.sum() <= 2 * count
