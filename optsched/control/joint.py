@@ -39,6 +39,7 @@ KNOTS = 112
 LEVELS = (9, 17, 33)
 SHORT = 3000  # horizons up to this are solved without continuation
 FACTOR = 10
+SMOOTHING = (1e-4, 1e-5, 1e-6)  # on these levels; at last none
 COARSE_TOL = 1e-4
 COARSE_ITERATIONS = 150
 MESH_TOL = 1e-3
@@ -115,10 +116,11 @@ class _Solver:
         nodes: ControlNodes,
         x: Floats,
         tol: float,
+        smoothing: float = 0.0,
         iterations: int | None = None,
     ) -> _Found:
         """Improve a point on the given nodes."""
-        objective = Objective(problem.dynamics, problem.modes, mesh, nodes)
+        objective = Objective(problem.dynamics, problem.modes, mesh, nodes, smoothing)
         lower, upper = nodes.lower, nodes.upper
         for _ in range(MAX_HALVINGS):
             if math.isfinite(objective(x)[0]):
@@ -139,7 +141,7 @@ class _Solver:
         nodes = control_nodes(problem, mesh, LEVELS[0])
         x = nodes.fit(controls) if isinstance(controls, dict) else controls
         self.starts.append(name)
-        return self.run(problem, mesh, nodes, x, COARSE_TOL, COARSE_ITERATIONS)
+        return self.run(problem, mesh, nodes, x, COARSE_TOL, SMOOTHING[0], COARSE_ITERATIONS)
 
     def many(self, problem: Problem, sgd: Schedule | None) -> _Found:
         """The best of all named starts."""
@@ -166,11 +168,14 @@ class _Solver:
             found = after
         return found, curvature
 
-    def again(self, found: _Found, mesh: StepMesh, count: int, tol: float) -> _Found:
+    def again(
+        self, found: _Found, mesh: StepMesh, level: int, tol: float, smoothing: float
+    ) -> _Found:
         """Carry on with other nodes and another mesh."""
         problem = found.task.problem
-        _, x = found.nodes.refine(found.x, min(count, problem.horizon))
-        return self.run(problem, mesh, control_nodes(problem, mesh, count), x, tol)
+        nodes = control_nodes(problem, mesh, LEVELS[level])
+        _, x = found.nodes.refine(found.x, nodes.count)
+        return self.run(problem, mesh, nodes, x, tol, smoothing)
 
     def refined(self, found: _Found) -> StepMesh:
         """The mesh with blocks halved until their errors are small, at the controls found."""
@@ -186,11 +191,13 @@ class _Solver:
 
     def finish(self, found: _Found, tol: float) -> _Found:
         """Double the nodes, and refine the mesh until its error is small."""
-        for count in LEVELS[1:-1]:
-            found = self.again(found, found.task.mesh, count, COARSE_TOL)
+        for level in range(1, len(LEVELS) - 1):
+            found = self.again(found, found.task.mesh, level, COARSE_TOL, SMOOTHING[level])
         mesh = self.refined(found)
         for _ in range(MAX_ROUNDS):
-            found = self.again(found, mesh, LEVELS[-1], tol)
+            found = self.again(found, mesh, -1, tol, SMOOTHING[-1])
+            # Without the smoothing, which hardly moves it: the gradient is that of the loss alone.
+            found = self.again(found, mesh, -1, tol, 0.0)
             mesh = self.refined(found)
             if len(mesh.steps) == len(found.task.mesh.steps):
                 break

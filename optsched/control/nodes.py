@@ -119,6 +119,17 @@ class ControlNodes(Variables):
         ]
         return np.clip(np.concatenate(rows), self.lower, self.upper)
 
+    def roughness(self, x: Floats) -> tuple[float, Floats, Floats]:
+        # Second differences in units of a clock with as many nodes as the coarsest level has, so
+        # that the weight means the same on every level.
+        scale = max(self.count - 1, 1) / 8.0
+        bend = np.diff(np.eye(self.count), 2, axis=0) * scale**1.5
+        rows = x.reshape(-1, self.count)
+        curve = rows @ bend.T
+        slope = curve @ bend
+        diagonal = np.broadcast_to((bend**2).sum(0), rows.shape)
+        return 0.5 * float((curve**2).sum()), slope.ravel(), diagonal.ravel()
+
     def calmer(self, x: Floats) -> Floats:
         """The same with half the rates."""
         shift = [math.log(0.5) if name.endswith("rate") else 0.0 for name in self._names]

@@ -99,6 +99,8 @@ class Objective:
     mesh : StepMesh
     variables : Variables, optional
         Log rates at the free knots if not given.
+    smoothing : float
+        Weight of the roughness of the variables, which is added.
     """
 
     def __init__(
@@ -107,9 +109,11 @@ class Objective:
         modes: Modes,
         mesh: StepMesh,
         variables: Variables | None = None,
+        smoothing: float = 0.0,
     ) -> None:
         self.mesh = mesh
         self.variables = FreeRates(mesh) if variables is None else variables
+        self.smoothing = smoothing
         self.modes = modes.padded()
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
         length = np.diff(np.append(mesh.steps, np.full(pad + 1, mesh.horizon))).astype(float)
@@ -156,7 +160,13 @@ class Objective:
         metric = self.variables.pull(x, drift, diagonal=True)
         if not isinstance(self.variables, FreeRates):
             metric = np.maximum(metric, self.variables.pull(x, noise, diagonal=True))
-        self._last = x.copy(), (float(value), gradient, metric)
+        value = float(value)
+        if self.smoothing:
+            roughness, slope, bend = self.variables.roughness(x)
+            value += self.smoothing * roughness
+            gradient = gradient + self.smoothing * slope
+            metric = metric + self.smoothing * bend
+        self._last = x.copy(), (value, gradient, metric)
         return self._last[1]
 
     def audit(self, x: Floats) -> Audit:

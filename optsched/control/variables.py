@@ -34,6 +34,10 @@ class Variables(abc.ABC):
         contribute in absolute value, without constraints that tie variables together.
         """
 
+    def roughness(self, x: Floats) -> tuple[float, Floats, Floats]:
+        """Half the sum of squared second differences, its gradient and diagonal; 0 by default."""
+        return 0.0, np.zeros_like(x), np.zeros_like(x)
+
 
 class FreeRates(Variables):
     """The learning rate alone: its logarithm at every free knot of a mesh.
