@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched import Problem
+from optsched import Problem, Schedule
 from optsched.model.spectrum import Modes
 
 Floats = NDArray[np.float64]
@@ -68,6 +68,20 @@ OTHERS = [
     _known("infinite", 2.5, 1.8, 400, features=math.inf, tags="infinite"),
 ]
 
+SHORT_STUDY = "local optima from a short study: floors to beat"
+HERE = "what this library found, with 1 % of slack"
+QHM, HEAVY = {"controls": "eta,beta,nu"}, {"controls": "eta,beta"}
+NESTEROV = {"controls": "eta,beta", "momentum": "nesterov"}
+JOINT = [
+    _known("qhm-1000", 3.5, 5.0, 1000, 0.00336, SHORT_STUDY, "hard", **QHM),
+    _known("heavy-ball-3162", 3.5, 5.0, 3162, 0.00250, SHORT_STUDY, "hard", **HEAVY),
+    _known("nesterov-1000", 3.5, 5.0, 1000, 0.00332, HERE, "hard", **NESTEROV),
+    _known("qhm-easy-1000", 2.5, 1.5, 1000, 0.00488, HERE, "easy", **QHM),
+    _known("qhm-3162", 3.5, 5.0, 3162, 0.00151, SHORT_STUDY, "hard slow", **QHM),
+    _known("qhm-31623", 3.5, 5.0, 31623, 0.000316, SHORT_STUDY, "hard slow", **QHM),
+    _known("heavy-ball-1000", 3.5, 5.0, 1000, 0.00499, SHORT_STUDY, "hard slow", **HEAVY),
+]
+
 
 def recursion(modes: Modes, batch_size: float, sigma2: float, eta: Floats) -> tuple[float, float]:
     """Final excess loss and bias, by the textbook recursion on c_k in plain NumPy."""
@@ -81,6 +95,28 @@ def recursion(modes: Modes, batch_size: float, sigma2: float, eta: Floats) -> tu
         c = factor * c + rate**2 / batch_size * lam * loss * weight
         bias = factor * bias
     return float((lam * c).sum()), float((lam * bias).sum())
+
+
+def qhm_recursion(problem: Problem, schedule: Schedule) -> float:
+    """Excess loss of an exported momentum schedule on all modes, by the textbook recursion."""
+    assert problem.spectrum is not None
+    modes, sigma2 = problem.spectrum.full(), problem.noise**2
+    lam, x = modes.lam, modes.mu.copy()  # x, y, z times lam: their noise mass is nu
+    y, z = np.zeros_like(x), np.zeros_like(x)
+    ones = np.ones(len(schedule))
+    eta = schedule.eta
+    beta = schedule.array("beta") if "beta" in schedule.controls else 0.0 * ones
+    nu = schedule.array("nu") if "nu" in schedule.controls else 0.0 * ones
+    m = schedule.batch_size if schedule.batch_size is not None else problem.batch_size * ones
+    for e, b, n, size in zip(eta, beta, nu, m, strict=True):
+        g = (1.0 + 1.0 / size) * lam**2 * x + modes.nu / size * (x.sum() + sigma2)
+        p, q, u = e * ((1 - n) + n * (1 - b)), e * n * b, b * y + (1 - b) * lam * x
+        x, y, z = (
+            x + p**2 * g + q**2 * z - 2 * p * lam * x - 2 * q * y + 2 * p * q * lam * y,
+            u - p * b * lam * y - p * (1 - b) * g - q * b * z - q * (1 - b) * lam * y,
+            b**2 * z + 2 * b * (1 - b) * lam * y + (1 - b) ** 2 * g,
+        )
+    return float(x.sum())
 
 
 def excess_of(problem: Problem, eta: Floats) -> float:

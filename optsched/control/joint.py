@@ -31,7 +31,7 @@ from optsched.control.shooting import task_residual
 from optsched.control.starts import Controls, completed, named_starts
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["control_nodes", "optimise_joint"]
+__all__ = ["control_nodes", "from_plain", "optimise_joint"]
 
 Floats = NDArray[np.float64]
 
@@ -77,9 +77,10 @@ def _charts(problem: Problem, mesh: StepMesh) -> list[Chart]:
     return charts
 
 
-def control_nodes(problem: Problem, mesh: StepMesh, count: int) -> ControlNodes:
-    """Free variables of a joint problem: ``count`` nodes a coordinate."""
-    return ControlNodes(mesh, _charts(problem, mesh), min(count, max(problem.horizon, 1)))
+def control_nodes(problem: Problem, mesh: StepMesh, count: int | None) -> ControlNodes:
+    """Free variables of a joint problem: ``count`` nodes a coordinate, or one at every knot."""
+    count = None if count is None else min(count, problem.horizon)
+    return ControlNodes(mesh, _charts(problem, mesh), count)
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,21 @@ class _Solver:
                 break
             found = after
         return found, curvature
+
+    def stage(self, found: _Found, curvature: float) -> Stage:
+        """What was found, with its gradient and audit."""
+        task = found.task
+        return Stage(
+            task,
+            found.iterate,
+            task.objective(found.x)[1],
+            task_residual(task, found.x),
+            task.tol,
+            task.objective.audit(found.x),
+            self.evaluations,
+            tuple(self.starts),
+            curvature,
+        )
 
     def again(
         self, found: _Found, mesh: StepMesh, level: int, tol: float, smoothing: float
@@ -262,16 +278,30 @@ def optimise_joint(
             # Nodes keep their places on the log clock, relative to its length.
             longer = _shortened(problem, horizon)
             best = solver.coarse(longer, f"optimum of T = {best.task.problem.horizon}", best.x)
-    found, curvature = solver.settled(solver.finish(best, tol), tol)
-    task, iterate = found.task, found.iterate
-    return Stage(
-        task,
-        iterate,
-        task.objective(found.x)[1],
-        task_residual(task, found.x),
-        tol,
-        task.objective.audit(found.x),
-        solver.evaluations,
-        tuple(solver.starts),
-        curvature,
+    return solver.stage(*solver.settled(solver.finish(best, tol), tol))
+
+
+def from_plain(problem: Problem, method: Method, plain: Schedule, tol: float) -> list[Stage]:
+    """Stages of a joint problem at a schedule of the rate alone, and downhill from it.
+
+    For problems in which the other controls bring so little that nodes on the log clock lose
+    more: here every knot of the given schedule is a node.
+    """
+    solver = _Solver(method)
+    mesh = StepMesh(
+        plain.steps, plain.horizon, np.arange(len(plain.steps)), np.ones(len(plain.steps))
     )
+    if problem.warmup:
+        mesh = split_mesh(mesh, np.zeros(len(plain.steps), bool), problem.warmup)
+    nodes = control_nodes(problem, mesh, None)
+    none = np.zeros(len(plain.steps))
+    own = {"eta": plain.controls["eta"], "beta": none, "ema": none}
+    if problem.momentum != "heavy-ball":
+        own["nu"] = none
+    x = nodes.fit(completed(problem, own))
+    solver.starts.append("rate alone")
+    still = solver.run(problem, mesh, nodes, x, tol, iterations=0)
+    return [
+        solver.stage(still, math.nan),
+        solver.stage(*solver.settled(solver.run(problem, mesh, nodes, x, tol), tol)),
+    ]

@@ -36,15 +36,19 @@ class ControlNodes(Variables):
         The knots; those of a forced warm-up take the rate at its end, scaled.
     charts : sequence of Chart
         Which together give every control.
-    count : int
-        Number of nodes of every coordinate.
+    count : int, optional
+        Number of nodes of every coordinate; a node at every knot if not given.
     """
 
-    def __init__(self, mesh: StepMesh, charts: list[Chart], count: int) -> None:
-        self.mesh, self.charts, self.count = mesh, charts, count
+    def __init__(self, mesh: StepMesh, charts: list[Chart], count: int | None = None) -> None:
+        self.mesh, self.charts = mesh, charts
         self._names = [name for chart in charts for name in chart.names]
         last = float(mesh.horizon - 1)
-        self.places = np.linspace(*log_clock(np.array([0.0, last]), mesh.horizon), count)
+        if count is None:
+            self.places = log_clock(mesh.steps.astype(float), mesh.horizon)
+        else:
+            self.places = np.linspace(*log_clock(np.array([0.0, last]), mesh.horizon), count)
+        self.count = len(self.places)
         pad = mesh.padded + 1 - len(mesh.steps)
         steps = np.append(mesh.steps, np.full(pad, mesh.steps[-1])).astype(float)
         self._hats = _hats(log_clock(steps, mesh.horizon), self.places)

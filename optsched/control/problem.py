@@ -249,6 +249,13 @@ class Problem:
         return momentum_limit(self.spectrum, m, beta, nu)
 
     @property
+    def contains_plain(self) -> bool:
+        """Whether plain SGD with its rate scheduled is one of several choices."""
+        held = self.momentum != "none" and not self.scheduled_momentum
+        extra = held or self.ema is not None or self.weight_decay > 0.0
+        return "eta" in self.controls and not self.rate_only and not extra
+
+    @property
     def limit_name(self) -> str:
         """What bounds a constant rate, in words."""
         if self.scheduled_momentum:

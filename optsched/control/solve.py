@@ -14,7 +14,7 @@ from optsched.control.certificate import UNDERFLOW
 from optsched.control.descent import strict_tolerance
 from optsched.control.finish import Stage, finished
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
-from optsched.control.joint import optimise_joint
+from optsched.control.joint import from_plain, optimise_joint
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
 from optsched.control.method import Iterate, Method, Task
 from optsched.control.objective import Objective
@@ -36,6 +36,8 @@ MAX_ROUNDS = 6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 JOINT_TOL = 1e-5
 JOINT_MEMORY = 80
+ROUNDING = 1e-9  # relative difference of two replays of the same schedule
+ALIKE = 1e-6  # relative difference up to which a converged solution is preferred
 
 
 def _start_rates(problem: Problem, path: Geodesic, mesh: StepMesh) -> Floats:
@@ -135,6 +137,24 @@ def _optimise_jointly(
     return optimise_joint(problem, method, plain, initial, tol)
 
 
+def _no_worse(
+    solution: Solution, method: Method, tol: float, gap: float, replay_steps: int, began: float
+) -> Solution:
+    """The solution, or a better one from the optimum of the rate alone, which it contains."""
+    problem = solution.problem
+    plain = solve(problem.plain, throw=False, gap=1e3, replay_steps=replay_steps)
+    if solution.excess_loss <= plain.excess_loss * (1.0 + ROUNDING):
+        return solution
+    starts = solution.certificate.starts
+    found = [solution]
+    for stage in from_plain(problem, method, plain.schedule, tol):
+        stage = replace(stage, starts=(*starts, *stage.starts))
+        found.append(finished(problem, method.name, stage, gap, replay_steps, began))
+    best = min(one.excess_loss for one in found)
+    alike = [one for one in found if one.excess_loss <= best * (1.0 + ALIKE)]
+    return min(alike, key=lambda one: (not one.certificate.local_optimum, one.excess_loss))
+
+
 def _check_arguments(problem: Any, method: Any, tol: Any, gap: Any, initial: Any) -> None:
     """Refuse arguments of the wrong type or range."""
     if not isinstance(problem, Problem):
@@ -222,6 +242,8 @@ def solve(
     else:
         stage = _optimise_jointly(problem, method, initial, JOINT_TOL if tol is None else tol)
     solution = finished(problem, method.name, stage, gap, replay_steps, began)
+    if problem.contains_plain and initial is None:
+        solution = _no_worse(solution, method, stage.tol, gap, replay_steps, began)
     if throw and not solution.converged:
         raise SolveFailed(solution.message, solution)
     return solution
