@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,14 @@ from optsched.control.solution import Solution
 from optsched.schedules.schedule import Schedule
 from optsched.studies.baselines import Baseline
 
-__all__ = ["plot_loss", "plot_schedule", "plot_solution"]
+__all__ = [
+    "plot_batch_size",
+    "plot_loss",
+    "plot_memory",
+    "plot_rates",
+    "plot_schedule",
+    "plot_solution",
+]
 
 # Okabe-Ito: told apart by colour-blind readers, and in print by their line styles.
 OPTIMUM, BIAS, VARIANCE = "#000000", "#0072B2", "#D55E00"
@@ -54,6 +61,101 @@ def plot_schedule(
     return ax
 
 
+def plot_rates(ax: Axes, schedule: Schedule) -> Axes:
+    r"""Rates of the gradient, eta (1 - nu), and of the momentum, eta nu, on logarithmic axes.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    schedule : Schedule
+        With eta; nu is 0 without a control of that name.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    steps, controls = _dense_at_both_ends(schedule)
+    eta = controls["eta"]
+    nu = controls.get("nu", np.zeros_like(eta))
+    floor = 1e-8 * eta.max()
+    for values, colour, style, label in (
+        (eta * (1.0 - nu), OPTIMUM, "solid", r"gradient $\eta(1-\nu)$"),
+        (eta * nu, BIAS, (0, (5, 2)), r"momentum $\eta\nu$"),
+    ):
+        if values.max() > floor:
+            shown = np.where(values > floor, values, np.nan)
+            ax.plot(steps + 1, shown, color=colour, linestyle=style, label=label)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    # What is 10^-4 of the largest momentum rate moves nothing.
+    ax.set_ylim(1e-6 * eta.max(), 3.0 * eta.max())
+    ax.set_xlabel("step $t + 1$")
+    ax.set_ylabel("rate")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_memory(ax: Axes, schedule: Schedule) -> Axes:
+    r"""Forgetting 1 - beta of the momentum, and 1 - rho of the weight average, if scheduled.
+
+    The momentum is drawn where it moves the weights: its rate above 1 % of the gradient's.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    schedule : Schedule
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    steps, controls = _dense_at_both_ends(schedule)
+    if "beta" in controls:
+        used = controls.get("nu", np.ones(len(steps))) > 0.01
+        shown = np.where(used, 1.0 - controls["beta"], np.nan)
+        ax.plot(steps + 1, shown, color=OPTIMUM, label=r"momentum $1-\beta$")
+    if "ema" in controls:
+        style = (0, (5, 2))
+        shown = 1.0 - controls["ema"]
+        ax.plot(steps + 1, shown, color=BIAS, linestyle=style, label=r"average $1-\rho$")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("step $t + 1$")
+    ax.set_ylabel("forgetting per step")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_batch_size(ax: Axes, schedule: Schedule) -> Axes:
+    """Batch size against the step, with a logarithmic axis.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    schedule : Schedule
+        With a batch size.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    steps, controls = _dense_at_both_ends(schedule)
+    ax.plot(steps, controls["batch_size"], color=OPTIMUM, linewidth=2.0)
+    ax.set_xlim(0, max(schedule.horizon, 2))
+    ax.set_yscale("log")
+    ax.set_xlabel("step $t$")
+    ax.set_ylabel("batch size $m$ (samples)")
+    return ax
+
+
+def _dense_at_both_ends(schedule: Schedule) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Steps that show a schedule on a logarithmic axis too, and its controls there."""
+    end = schedule.horizon - 1
+    part = np.geomspace(1, max(end, 1), 600).round().astype(np.int64)
+    steps = np.unique(np.clip(np.concatenate([[0, end], part, end - part, schedule.steps]), 0, end))
+    return steps, {name: schedule(steps, name) for name in schedule.controls}
+
+
 def plot_loss(ax: Axes, solution: Solution) -> Axes:
     """Excess loss of a solution on the exact recursion, with its bias and variance.
 
@@ -85,30 +187,51 @@ def plot_loss(ax: Axes, solution: Solution) -> Axes:
 
 
 def plot_solution(solution: Solution, baselines: Sequence[Baseline] = ()) -> Figure:
-    """A figure of two panels: the schedule, and its loss.
+    """A figure of the schedule, a panel for each control, and of its loss.
 
     Parameters
     ----------
     solution : Solution
     baselines : sequence of Baseline
-        Drawn behind the schedule.
+        Drawn behind the learning rate.
 
     Returns
     -------
     matplotlib.figure.Figure
         Not attached to pyplot; save it with ``savefig``.
     """
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    plot_schedule(left, solution.schedule, [(f"best {b.name}", b.schedule) for b in baselines])
-    plot_loss(right, solution)
-    problem = solution.problem
-    where = "" if problem.a is None else f"a = {problem.a:g}, b = {problem.b:g}, "
-    figure.suptitle(
-        f"{where}T = {problem.horizon:,}, m = {problem.batch_size:g}, "
-        f"$\\sigma$ = {problem.noise:g} ({problem.phase} phase): "
-        f"excess loss {solution.excess_loss:.4g}, "
-        f"certified within {100 * solution.certificate.certified_gap:.2g} % of optimal",
-        fontsize=10,
-    )
+    schedule, controls = solution.schedule, solution.schedule.controls
+    panels: list[Callable[[Axes], Axes]] = [lambda ax: _plot_rate(ax, solution, baselines)]
+    if "beta" in controls or "ema" in controls:
+        panels.append(lambda ax: plot_memory(ax, schedule))
+    if "batch_size" in controls:
+        panels.append(lambda ax: plot_batch_size(ax, schedule))
+    panels.append(lambda ax: plot_loss(ax, solution))
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    for ax, draw in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        draw(ax)
+    figure.suptitle(_title(solution), fontsize=10)
     return figure
+
+
+def _plot_rate(ax: Axes, solution: Solution, baselines: Sequence[Baseline]) -> Axes:
+    if "nu" in solution.schedule.controls:
+        return plot_rates(ax, solution.schedule)
+    others = [(f"best {b.name}", b.schedule) for b in baselines]
+    return plot_schedule(ax, solution.schedule, others)
+
+
+def _title(solution: Solution) -> str:
+    problem, proof = solution.problem, solution.certificate
+    where = "" if problem.a is None else f"a = {problem.a:g}, b = {problem.b:g}, "
+    batch = "" if "batch_size" in problem.controls else f"m = {problem.batch_size:g}, "
+    if problem.rate_only:
+        claim = f"certified within {100 * proof.certified_gap:.2g} % of optimal"
+    elif proof.local_optimum:
+        claim = f"local optimum, best of {len(proof.starts)} starts"
+    else:
+        claim = "not shown to be optimal"
+    return (
+        f"{where}T = {problem.horizon:,}, {batch}$\\sigma$ = {problem.noise:g} "
+        f"({problem.phase} phase): excess loss {solution.excess_loss:.4g}, {claim}"
+    )

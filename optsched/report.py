@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from optsched.control.budget import BudgetSolution
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.studies.baselines import Baseline
@@ -46,6 +48,9 @@ def solution_report(
     baselines: Sequence[Baseline],
     output: str | None = None,
     plot: str | None = None,
+    *,
+    chosen: BudgetSolution | None = None,
+    rounded: Mapping[str, Any] | None = None,
 ) -> None:
     """Print a solution, its certificate and the tuned baselines."""
     console = Console(highlight=False, soft_wrap=True)
@@ -98,9 +103,39 @@ def solution_report(
             f"eta_max {problem.eta_max:g} is above the stability limit:"
             f" rates are bounded by {problem.eta_cap:.6g}"
         )
+    if chosen is not None:
+        console.print(_chosen(chosen))
+    if rounded:
+        console.print(_rounded(rounded, solution.excess_loss))
     for path in (output, plot):
         if path:
             console.print(f"wrote {path}")
+
+
+def _chosen(found: BudgetSolution) -> str:
+    """How the number of steps came about."""
+    why = "of the least loss"
+    if found.tolerance > 0.0:
+        why = f"the fewest within {100 * found.tolerance:g} % of the least loss"
+    text = f"{found.horizon:,} steps: {why}, from {len(found.trials)} trials"
+    if found.at_bound:
+        text += f" (at bound: the {found.at_bound} allowed)"
+    if found.budget.cost is not None:
+        text += f"; {found.samples:g} samples, cost {found.cost:g}"
+    return text
+
+
+def _rounded(numbers: Mapping[str, Any], before: float) -> str:
+    """What rounding the batch sizes did."""
+    loss = numbers["rounded_excess_loss"]
+    shown = (
+        "diverges" if loss is None else f"excess loss {loss:.6g} ({_percent(loss / before - 1)})"
+    )
+    return (
+        f"whole batch sizes: {shown}, {numbers['rounded_horizon']:,} steps in"
+        f" {numbers['stages']} stages, {numbers['rounded_samples']:g} samples,"
+        f" peak rate {numbers['rounded_peak']:.4g}"
+    )
 
 
 def verification_report(result: Verification, file: str) -> None:

@@ -15,7 +15,7 @@ import optsched
 from optsched import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Modes, PowerLawSpectrum
-from optsched.schedules import Schedule, batches
+from optsched.schedules import Schedule, batches, clock
 from optsched.schedules.batches import (
     batch_stages,
     degenerate_family,
@@ -181,9 +181,9 @@ def test_sums_are_kept_and_batches_are_possible(schedule, faster):
 @given(schedules())
 def test_graded_cells_agree_with_single_steps(schedule):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "DENSE", 10**6)
+        patch.setattr(clock, "DENSE", 10**6)
         dense = degenerate_family(schedule, members=3)
-        patch.setattr(batches, "DENSE", 0)
+        patch.setattr(clock, "DENSE", 0)
         graded = degenerate_family(schedule, members=3)
     for one, two in zip(dense, graded, strict=True):
         assert abs(len(one) - len(two)) <= 1 + 1e-4 * len(one)

@@ -165,17 +165,17 @@ def test_samples_are_spent_exactly() -> None:
 
 def test_a_mesh_too_coarse_for_the_oscillation_is_not_trusted() -> None:
     """Two blocks of 512 steps: the error estimate sees what the solver's loss does not."""
-    problem = Problem(3.5, 5.0, 1024, controls="eta,beta,nu")
+    problem = Problem(3.5, 2.0, 1024, controls="eta,beta,nu")
     fine = log_mesh(1024, 110)
     coarse = type(fine)(np.array([0, 512, 1023]), 1024, np.arange(3), np.ones(3))
     nodes = control_nodes(problem, coarse, 3)
-    held = {"eta": 0.5, "beta": 0.99, "nu": 0.9}
+    held = {"eta": 4.0, "beta": 0.999, "nu": 0.98}
     x = nodes.fit({name: np.full(3, value) for name, value in held.items()})
     objective = Objective(problem.dynamics, problem.modes, coarse, nodes)
     schedule = Schedule.from_knots([0, 1023], held, horizon=1024)
     exact = qhm_recursion(problem, schedule)
     off = abs(math.exp(objective(x)[0]) / exact - 1.0)
-    assert off > 0.01  # the trap is real,
+    assert off > 0.05  # the trap is real,
     assert np.abs(objective.audit(x).errors).sum() > 0.3 * off  # and seen
     finer = control_nodes(problem, fine, 3)
     good = Objective(problem.dynamics, problem.modes, fine, finer)

@@ -26,7 +26,8 @@ MAX_HORIZON = 10**15
 TOLERANCE = 0.005  # where the loss hardly depends on the steps: the fewest within it
 FINE, COARSE = 0.004, 0.2  # widths in log T at which the search for the least loss stops
 WIDTH = 0.01  # the same for the search for the fewest steps
-SHORT = 200  # up to here neighbouring numbers of steps are compared in the end
+SHORT = 200  # up to here trials are solved anew, and neighbours compared in the end
+REAL_GAIN = 1e-6  # smaller ones are rounding
 REPLAY_STEPS = 1000  # trials replay longer horizons by blocks
 KNOTS = 112
 
@@ -212,8 +213,8 @@ def solve_budget(
     -----
     The search is in log T, from the prediction :math:`D^{b/a}`: steps of a factor of two until the
     least loss is enclosed, then Brent's method, then, below 200 steps, neighbours. It takes the
-    loss to have one valley. Each trial starts from the schedule of the nearest T, moved on the log
-    clock.
+    loss to have one valley. Above 200 steps each trial starts from the schedule of the nearest T,
+    moved on the log clock.
     """
     most = _most_steps(problem, budget)
     flat = "eta" in problem.controls and budget.latency == 0.0
@@ -272,8 +273,7 @@ class _Search:
     def loss(self, horizon: int) -> float:
         """Log of the optimal excess loss at a number of steps."""
         if horizon not in self.trials:
-            near = min(self._schedules, key=lambda k: abs(math.log(k / horizon)), default=None)
-            start = None if near is None else _moved(self._schedules[near], horizon)
+            start = self._start(horizon)
             problem = self._at(horizon)
             found = solve(
                 problem,
@@ -290,6 +290,13 @@ class _Search:
             self._schedules[horizon] = found.schedule
         value = self.trials[horizon].excess_loss
         return math.log(max(value, 1e-300)) if math.isfinite(value) else math.inf
+
+    def _start(self, horizon: int) -> Schedule | None:
+        """The schedule of the nearest trial; short horizons are solved from all starts."""
+        if horizon <= SHORT or not self._schedules:
+            return None
+        near = min(self._schedules, key=lambda k: abs(math.log(k / horizon)))
+        return _moved(self._schedules[near], horizon)
 
     def _guess(self) -> int:
         p = self.problem
@@ -320,20 +327,22 @@ class _Search:
         best = self._best()
         tried = sorted(self.trials)
         place = tried.index(best)
-        if 0 < place < len(tried) - 1:
-            below, above = tried[place - 1], tried[place + 1]
-            if min(self.loss(below), self.loss(above)) > self.loss(best):
-                self._brent(below, best, above, width)
+        around = tried[max(place - 1, 0) : place + 2]
+        if all(self.loss(k) > self.loss(best) for k in around if k != best):
+            self._narrow(best, around, width)
         if width == FINE:
             self._compare_neighbours()
         return self._best()
 
-    def _brent(self, below: int, best: int, above: int, width: float) -> None:
-        at = math.log(best)
+    def _narrow(self, best: int, around: list[int], width: float) -> None:
+        """Search between the neighbours of the best that was tried; it may be one of them."""
         f: Callable[[float], float] = lambda x: self.loss(self._whole(x))  # noqa: E731
-        options = {"xtol": width / max(at, 1.0), "maxiter": 40}
-        bracket = (math.log(below), at, math.log(above))
-        minimize_scalar(f, bracket=bracket, method="brent", options=options)
+        places = tuple(math.log(k) for k in around)
+        if len(around) == 3:
+            options = {"xtol": width / max(math.log(best), 1.0), "maxiter": 40}
+            minimize_scalar(f, bracket=places, method="brent", options=options)
+        elif len(around) == 2:
+            minimize_scalar(f, bounds=places, method="bounded", options={"xatol": width})
 
     def _compare_neighbours(self) -> None:
         while (best := self._best()) <= SHORT:
@@ -367,18 +376,13 @@ class _Search:
     def finish(self, horizon: int, replay_steps: int) -> Solution:
         """The better of a solve from all starts and one from the trial's schedule."""
         problem = self._at(horizon)
-        found = [
-            solve(
-                problem,
-                self.method,
-                tol=self.tol,
-                initial=start,
-                throw=False,
-                replay_steps=replay_steps,
-            )
-            for start in (None, self._schedules[horizon])
-        ]
-        return min(found, key=lambda one: (not one.converged, one.excess_loss))
+        options: dict[str, Any] = {"tol": self.tol, "throw": False, "replay_steps": replay_steps}
+        anew = solve(problem, self.method, **options)
+        if horizon <= SHORT:
+            return anew
+        again = solve(problem, self.method, initial=self._schedules[horizon], **options)
+        better = again.excess_loss < anew.excess_loss * (1.0 - REAL_GAIN)
+        return again if (again.converged, better) > (anew.converged, False) else anew
 
 
 def _moved(schedule: Schedule, horizon: int) -> Schedule:

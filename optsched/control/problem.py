@@ -28,7 +28,7 @@ PLAIN: dict[str, Any] = {
     "ema": None,
     "weight_decay": 0.0,
 }
-JOINT_NODES = 3  # a bin of eigenvalues: the replay runs all of them anyway
+JOINT_NODES = 4  # a bin of eigenvalues, good to 1e-4: the replay runs all of them anyway
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
 
 

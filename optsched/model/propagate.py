@@ -35,7 +35,8 @@ def apply(phi: Array, x: Array) -> Array:
 def advance(x: Array, maps: BlockMaps, dynamics: Dynamics, modes: Modes) -> Array:
     """State after one block: solve for the loss at its middle and end, then apply the maps.
 
-    NaN where the noise of a block multiplies itself by more than the dynamics' ``max_gain``.
+    NaN where the two unknown values feed on themselves by more than the dynamics' ``max_gain``:
+    the update is unstable there, or the block too coarse. Single steps know all they need.
     """
     feedback, sigma2 = dynamics.feedback(modes), dynamics.sigma2
     start = sigma2 + (feedback * x).sum()
@@ -47,7 +48,8 @@ def advance(x: Array, maps: BlockMaps, dynamics: Dynamics, modes: Modes) -> Arra
     rhs_end = sigma2 + (feedback * moved).sum() + ge[0] * start
     a, b, c, d = 1.0 - gh[1], -gh[2], -ge[1], 1.0 - ge[2]
     det = a * d - b * c
-    det = jnp.where(jnp.maximum(gh.sum(), ge.sum()) < dynamics.max_gain, det, jnp.nan)
+    unknown = jnp.maximum(gh[1:].sum(), ge[1:].sum())
+    det = jnp.where(unknown < dynamics.max_gain, det, jnp.nan)
     mid = (d * rhs_half - b * rhs_end) / det
     end = (a * rhs_end - c * rhs_half) / det
     return moved + maps.w[0] * start + maps.w[1] * mid + maps.w[2] * end

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optsched.errors import InvalidProblem
 from optsched.schedules.checks import is_number, whole
+from optsched.schedules.clock import Cells, cells_of, knot_steps_at, passed, total_of
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["BatchStage", "batch_stages", "degenerate_family", "divisors", "integer_batches"]
@@ -25,8 +26,6 @@ __all__ = ["BatchStage", "batch_stages", "degenerate_family", "divisors", "integ
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-DENSE = 4096  # horizons up to this are treated step by step
-RATIO = 1.01  # how much the rate may change within one cell of a longer one
 MAX_SIZE = 2**53  # larger whole numbers are not exact as floats
 MAX_DIVIDED = 10**12
 
@@ -37,16 +36,6 @@ class BatchStage(NamedTuple):
     start: int
     stop: int
     batch_size: int
-
-
-class _Cells(NamedTuple):
-    """Groups of steps: intrinsic time, samples and steps of each, and its first and last values."""
-
-    steps: Floats
-    tau: Floats
-    samples: Floats
-    eta: tuple[Floats, Floats]
-    batch: tuple[Floats, Floats]
 
 
 def degenerate_family(
@@ -115,11 +104,11 @@ def degenerate_family(
         rate = schedule.peak
     if not is_number(rate) or not 0.0 < rate < np.inf:
         raise InvalidProblem("rate", rate, "a finite number > 0")
-    cells = _cells(schedule)
+    cells = cells_of(schedule)
     return [_member(schedule, cells, float(t), float(rate)) for t in np.linspace(0, 1, members)]
 
 
-def _member(schedule: Schedule, cells: _Cells, theta: float, rate: float) -> Schedule:
+def _member(schedule: Schedule, cells: Cells, theta: float, rate: float) -> Schedule:
     """One member of the degenerate family."""
     if theta == 0.0:
         return _noted(schedule, theta, rate, schedule)
@@ -138,9 +127,9 @@ def _member(schedule: Schedule, cells: _Cells, theta: float, rate: float) -> Sch
     if theta == 1.0:
         eta = np.full(len(steps), schedule.total / horizon)
     # Between knots that are far apart the interpolation costs about 1e-5 of the sums.
-    eta = eta * (schedule.total / _total(steps, eta))
+    eta = eta * (schedule.total / total_of(steps, eta))
     over = np.maximum(batch, 1.0) - 1.0
-    spare, wanted = _total(steps, over), _samples(schedule) - horizon
+    spare, wanted = total_of(steps, over), _samples(schedule) - horizon
     batch = 1.0 + over * (max(wanted, 0.0) / spare if spare > 0.0 else 0.0)
     member = schedule.replace(horizon=horizon, steps=steps, eta=eta, batch_size=batch)
     return _noted(member, theta, rate * (length / horizon) ** (1.0 / theta), schedule)
@@ -151,7 +140,7 @@ def _noted(member: Schedule, theta: float, rate: float, source: Schedule) -> Sch
     return member.replace(metadata=source.metadata | {"degenerate_family": note})
 
 
-def _clock(cells: _Cells, theta: float, rate: float) -> Floats:
+def _clock(cells: Cells, theta: float, rate: float) -> Floats:
     """Steps that a member takes in each cell: the sum of (eta/c)^theta over the cell's steps."""
     # Two-point Gauss rule for a sum over whole steps, as fractions of the way to the last step.
     spread = np.sqrt((cells.steps**2 - 1.0) / 12.0) / np.maximum(cells.steps - 1.0, 1.0)
@@ -161,7 +150,7 @@ def _clock(cells: _Cells, theta: float, rate: float) -> Floats:
 
 
 def _resample(
-    cells: _Cells, theta: float, clock: Floats, horizon: int
+    cells: Cells, theta: float, clock: Floats, horizon: int
 ) -> tuple[Ints, Floats, Floats]:
     """Knots of a member, and its rates and batch sizes there."""
     kept = clock > 0.0
@@ -173,51 +162,9 @@ def _resample(
     with np.errstate(divide="ignore", over="ignore"):
         noise = np.stack(cells.batch)[:, kept] * rates**-theta
     ends = np.concatenate([[0.0], np.cumsum(clock)])
-    steps = _knots(np.floor(ends).astype(np.int64), horizon)
-    eta = _passed(clock, spent[0], rates ** (1.0 - theta), steps, steps + 1)
-    return steps, eta, _passed(clock, spent[1], noise, steps, steps + 1)
-
-
-def _knots(places: Ints, horizon: int) -> Ints:
-    """Steps for knots: all of them, or those around the places, so that jumps stay jumps."""
-    if horizon <= DENSE:
-        return np.arange(horizon)
-    around = np.concatenate([[0], places - 1, places, places + 1, [horizon - 1]])
-    return np.unique(np.clip(around, 0, horizon - 1))
-
-
-def _passed(width: Floats, amount: Floats, rates: Floats, start: Any, stop: Any) -> Floats:
-    """How much passes from ``start`` to ``stop``, positions in cells of the given widths.
-
-    Cell i spends ``amount[i]`` at a rate that goes linearly from ``rates[0, i]`` to
-    ``rates[1, i]``, in any unit. Positions in the second half are counted from the end, so that a
-    decay to 0 keeps its digits.
-    """
-    total, end = rates.sum(0), np.max(stop)
-    good = np.isfinite(total) & (total > 0.0)
-    lean = np.where(good, rates[0], 1.0) / np.where(good, total, 2.0)
-    late = start + stop > end
-    ahead = _between(width, amount, lean, start, stop)
-    mirror = width[::-1], amount[::-1], 1.0 - lean[::-1]
-    return np.maximum(np.where(late, _between(*mirror, end - stop, end - start), ahead), 0.0)
-
-
-def _between(width: Floats, amount: Floats, lean: Floats, start: Floats, stop: Floats) -> Floats:
-    """As `_passed`, counted from the start; no cancellation unless many cells lie between."""
-    edges = np.concatenate([[0.0], np.cumsum(width)])
-    sums = np.concatenate([[0.0], np.cumsum(amount)])
-    top = len(width) - 1
-    first = np.clip(np.searchsorted(edges, start, side="right") - 1, 0, top)
-    last = np.clip(np.searchsorted(edges, stop, side="left") - 1, first, top)
-    begin = np.clip((start - edges[first]) / width[first], 0.0, 1.0)
-    finish = np.clip((stop - edges[last]) / width[last], 0.0, 1.0)
-    # A share s of a cell's width has spent the share s (2 lean + (1 - 2 lean) s) of its amount.
-    turn = 1.0 - 2.0 * lean
-    within = (stop - start) / width[first] * (2.0 * lean[first] + turn[first] * (begin + finish))
-    ahead = (1.0 - begin) * (1.0 + turn[first] * begin) * amount[first]
-    behind = finish * (2.0 * lean[last] + turn[last] * finish) * amount[last]
-    apart = ahead + (sums[last] - sums[np.minimum(first + 1, top + 1)]) + behind
-    return np.where(first == last, within * amount[first], apart)
+    steps = knot_steps_at(np.floor(ends).astype(np.int64), horizon)
+    eta = passed(clock, spent[0], rates ** (1.0 - theta), steps, steps + 1)
+    return steps, eta, passed(clock, spent[1], noise, steps, steps + 1)
 
 
 def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
@@ -266,7 +213,7 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
     schedule = _with_batch(schedule, None)
     # Nearest in ratio: the sizes part at their geometric means.
     parting = np.sqrt(allowed[:-1]) * np.sqrt(allowed[1:])
-    cells = _cells(schedule, parting)
+    cells = cells_of(schedule, parting)
     samples = cells.samples
     nearest = np.searchsorted(parting, samples / cells.steps, side="right")
     stages = _stages(np.cumsum(samples), allowed[nearest], allowed)
@@ -280,11 +227,11 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
     ends = np.concatenate([[0.0], np.cumsum(width)])
     stage = np.clip(np.searchsorted(begin, ends, side="right"), 1, len(counts)) - 1
     places = first[stage] + ((ends - begin[stage]) / used[stage]).astype(np.int64)
-    steps = _knots(np.concatenate([first, places]), horizon)
+    steps = knot_steps_at(np.concatenate([first, places]), horizon)
     stage = np.searchsorted(first, steps, side="right") - 1
     start = begin[stage] + (steps - first[stage]) * used[stage].astype(np.float64)
     slopes = np.stack(cells.eta) / np.stack(cells.batch)
-    eta = _passed(width, cells.tau, slopes, start, start + used[stage])
+    eta = passed(width, cells.tau, slopes, start, start + used[stage])
 
     at = np.searchsorted(begin, 0.5 * (ends[:-1] + ends[1:]), side="right") - 1
     factors = used[np.clip(at, 0, len(used) - 1)] / np.stack(cells.batch)
@@ -292,7 +239,7 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
     note |= {"samples_before": _samples(schedule), "horizon_before": schedule.horizon}
     note |= {"rate_factor_min": factors.min(), "rate_factor_max": factors.max()}
     note |= {"of": schedule.digest}
-    total = _total(steps, eta)
+    total = total_of(steps, eta)
     return schedule.replace(
         horizon=horizon,
         steps=steps,
@@ -425,49 +372,5 @@ def _with_batch(schedule: Schedule, batch_size: float | None) -> Schedule:
     return schedule.replace(batch_size=float(batch_size))
 
 
-def _cells(schedule: Schedule, levels: Floats | None = None) -> _Cells:
-    """Cells within which the rate varies little and the batch size crosses none of the levels."""
-    knots, end = schedule.steps, schedule.horizon
-    if end <= DENSE:
-        edges = np.arange(end + 1)
-    else:
-        # Down to where linear decays over 10^15 steps have long reached their last step.
-        grade = schedule.peak * RATIO ** np.arange(-7000.0, 1.0)
-        cuts = [knots, knots + 1, _crossings(knots, schedule.controls["eta"], grade)]
-        if levels is not None:
-            cuts.append(_crossings(knots, schedule.controls["batch_size"], levels))
-        edges = np.unique(np.concatenate(cuts))
-    first, last = edges[:-1], edges[1:] - 1
-    eta = schedule(first), schedule(last)
-    batch = schedule(first, "batch_size"), schedule(last, "batch_size")
-    # Values are linear within a cell, so that these sums are exact.
-    tau, samples = ((edges[1:] - first) * (0.5 * v + 0.5 * w) for v, w in (eta, batch))
-    return _Cells((edges[1:] - first).astype(np.float64), tau, samples, eta, batch)
-
-
-def _crossings(knots: Ints, values: Floats, levels: Floats) -> Ints:
-    """First steps at or past every crossing of a level, for values linear between knots."""
-    length = np.diff(knots)
-    place = np.searchsorted(levels, values)
-    low = np.minimum(place[:-1], place[1:])
-    crossed = np.abs(np.diff(place))
-    # More crossings than steps: take every step.
-    every = crossed >= length - 1
-    count = np.where(every, length - 1, crossed)
-    segment = np.repeat(np.arange(len(length)), count)
-    rank = np.arange(len(segment)) - np.repeat(np.cumsum(count) - count, count)
-    level = levels[np.minimum(low[segment] + rank, len(levels) - 1)] if len(levels) else rank
-    rise = np.where(crossed > 0, np.diff(values), 1.0)[segment]
-    way = np.clip((level - values[segment]) / rise, 0.0, 1.0)
-    inside = np.where(every[segment], rank + 1, np.ceil(way * length[segment]).astype(np.int64))
-    return knots[segment] + inside
-
-
-def _total(steps: Ints, values: Floats) -> float:
-    """Sum over all steps of values linear between knots."""
-    trapezoids = np.diff(steps) * (0.5 * values[:-1] + 0.5 * values[1:])
-    return float(trapezoids.sum() + 0.5 * values[0] + 0.5 * values[-1])
-
-
 def _samples(schedule: Schedule) -> float:
-    return _total(schedule.steps, schedule.controls["batch_size"])
+    return total_of(schedule.steps, schedule.controls["batch_size"])
