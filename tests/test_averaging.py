@@ -11,13 +11,9 @@ from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, solve
 from optsched.model.dynamics import SGD
 from optsched.model.optimisers import QHM
 from optsched.model.recursion import replay
-from optsched.studies.averaging import (
-    AveragingStudy,
-    averaging_exponents,
-    compare_averaging,
-    compare_weight_decay,
-    growing_window,
-)
+from optsched.studies.averaging import AveragingStudy, compare_averaging, growing_window
+from optsched.studies.averaging_exponents import averaging_exponents
+from optsched.studies.weight_decay import compare_weight_decay
 from tests.test_momentum import covariance_recursion
 
 SPECTRUM = PowerLawSpectrum(2.2, 1.6, 12)

@@ -11,7 +11,7 @@ from scipy.integrate import quad, solve_ivp
 
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, replay
 from optsched.model import dynamics as dyn
-from optsched.model.dynamics import SGD, knot_blocks
+from optsched.model.dynamics import SGD, Dynamics, knot_blocks
 from optsched.model.montecarlo import monte_carlo
 from optsched.model.ode import (
     BiasVariance,
@@ -26,7 +26,9 @@ from tests.problems import recursion
 SPECTRUM = PowerLawSpectrum(2.2, 1.6, 60)
 
 
-def _by_blocks(sgd: SGD, modes: Modes, steps: list[int], horizon: int, eta: np.ndarray) -> float:
+def _by_blocks(
+    sgd: Dynamics, modes: Modes, steps: list[int], horizon: int, eta: np.ndarray
+) -> float:
     count = np.diff([*steps, horizon]).astype(float)
     with jax.enable_x64(True):
         maps = block_maps(sgd, modes, knot_blocks(count, {"eta": eta}))  # type: ignore[arg-type]

@@ -89,9 +89,8 @@ def test_blocks_are_exact_up_to_the_loss_inside(
     counts = [1] * 26 + counts
     total = sum(counts)
     full = np.ones(total)
-    controls = dict(
-        zip(NAMES, (eta * full, beta * full, nu * full, 20.0 * full, 0 * full), strict=True)
-    )
+    values = (eta, beta, nu, 20.0, 0.0)
+    controls = {str(name): value * full for name, value in zip(NAMES, values, strict=True)}
     exact, _ = covariance_recursion(SPECTRUM, 0.3, 0.0, controls)
     ones = np.ones(len(counts) + 1)
     got = _blocks(

@@ -48,11 +48,7 @@ class Chart(abc.ABC):
     """Coordinates of some of the controls, at every knot."""
 
     names: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    @abc.abstractmethod
-    def bounds(self) -> tuple[Bounds, ...]:
-        """Lower and upper bound of every coordinate."""
+    bounds: tuple[Bounds, ...] = ()  # lower and upper, of every coordinate
 
     @abc.abstractmethod
     def controls(self, u: list[Floats]) -> Table:
@@ -77,8 +73,6 @@ class Constant(Chart):
     def __init__(self, values: dict[str, float], knots: int) -> None:
         self._values = {name: np.full(knots, value) for name, value in values.items()}
 
-    bounds = ()
-
     def controls(self, u: list[Floats]) -> Table:
         return self._values
 
@@ -95,11 +89,7 @@ class LogRate(Chart):
     names = ("rate",)
 
     def __init__(self, floor: float, cap: float) -> None:
-        self._bounds = math.log(max(floor, LEAST * min(cap, 1.0))), math.log(cap)
-
-    @property
-    def bounds(self) -> tuple[Bounds, ...]:
-        return (self._bounds,)
+        self.bounds = ((math.log(max(floor, LEAST * min(cap, 1.0))), math.log(cap)),)
 
     def controls(self, u: list[Floats]) -> Table:
         return {"eta": np.exp(u[0])}
@@ -108,7 +98,7 @@ class LogRate(Chart):
         return [_size(np.exp(u[0]) * gradient["eta"], diagonal)]
 
     def invert(self, controls: Table) -> list[Floats]:
-        return [np.log(np.maximum(controls["eta"], math.exp(self._bounds[0])))]
+        return [np.log(np.maximum(controls["eta"], math.exp(self.bounds[0][0])))]
 
 
 class SplitRate(Chart):
@@ -118,11 +108,7 @@ class SplitRate(Chart):
 
     def __init__(self, cap: float, momentum_cap: float) -> None:
         low = math.log(LEAST * min(cap, 1.0))
-        self._bounds = (low, math.log(cap)), (low, math.log(momentum_cap))
-
-    @property
-    def bounds(self) -> tuple[Bounds, ...]:
-        return self._bounds
+        self.bounds = (low, math.log(cap)), (low, math.log(momentum_cap))
 
     def controls(self, u: list[Floats]) -> Table:
         alpha, kappa = np.exp(u[0]), np.exp(u[1])
@@ -138,7 +124,7 @@ class SplitRate(Chart):
 
     def invert(self, controls: Table) -> list[Floats]:
         eta, nu = controls["eta"], controls["nu"]
-        least = math.exp(self._bounds[0][0])
+        least = math.exp(self.bounds[0][0])
         return [np.log(np.maximum(rate, least)) for rate in (eta * (1.0 - nu), eta * nu)]
 
 
@@ -148,11 +134,7 @@ class BoundedSplit(Chart):
     names = ("rate", "weight")
 
     def __init__(self, cap: float) -> None:
-        self._bounds = (math.log(LEAST * min(cap, 1.0)), math.log(cap)), (-LOGIT, LOGIT)
-
-    @property
-    def bounds(self) -> tuple[Bounds, ...]:
-        return self._bounds
+        self.bounds = (math.log(LEAST * min(cap, 1.0)), math.log(cap)), (-LOGIT, LOGIT)
 
     def controls(self, u: list[Floats]) -> Table:
         return {"eta": np.exp(u[0]), "nu": 1.0 / (1.0 + np.exp(-u[1]))}
@@ -164,7 +146,7 @@ class BoundedSplit(Chart):
 
     def invert(self, controls: Table) -> list[Floats]:
         eta, nu = controls["eta"], np.clip(controls["nu"], 1e-13, 1.0 - 1e-13)
-        least = math.exp(self._bounds[0][0])
+        least = math.exp(self.bounds[0][0])
         return [np.log(np.maximum(eta, least)), np.log(nu) - np.log1p(-nu)]
 
 
@@ -174,11 +156,7 @@ class Forgetting(Chart):
     names = ("forgetting",)
 
     def __init__(self, horizon: int, nesterov: bool) -> None:
-        self._low, self._nesterov = -math.log(1e3 * horizon), nesterov
-
-    @property
-    def bounds(self) -> tuple[Bounds, ...]:
-        return ((self._low, 0.0),)
+        self.bounds, self._nesterov = ((-math.log(1e3 * horizon), 0.0),), nesterov
 
     def controls(self, u: list[Floats]) -> Table:
         beta = np.maximum(-np.expm1(u[0]), 0.0)
@@ -189,7 +167,7 @@ class Forgetting(Chart):
         return [_size(-np.exp(u[0]) * total, diagonal)]
 
     def invert(self, controls: Table) -> list[Floats]:
-        return [np.maximum(np.log1p(-controls["beta"]), self._low)]
+        return [np.maximum(np.log1p(-controls["beta"]), self.bounds[0][0])]
 
 
 class Average(Chart):
@@ -198,11 +176,7 @@ class Average(Chart):
     names = ("averaging",)
 
     def __init__(self, horizon: int) -> None:
-        self._low = -math.log(1e3 * horizon)
-
-    @property
-    def bounds(self) -> tuple[Bounds, ...]:
-        return ((self._low, 0.0),)
+        self.bounds = ((-math.log(1e3 * horizon), 0.0),)
 
     def controls(self, u: list[Floats]) -> Table:
         return {"ema": np.maximum(-np.expm1(u[0]), 0.0)}
@@ -211,7 +185,7 @@ class Average(Chart):
         return [_size(-np.exp(u[0]) * gradient["ema"], diagonal)]
 
     def invert(self, controls: Table) -> list[Floats]:
-        return [np.maximum(np.log1p(-controls["ema"]), self._low)]
+        return [np.maximum(np.log1p(-controls["ema"]), self.bounds[0][0])]
 
 
 class Batch(Chart):
@@ -226,7 +200,7 @@ class Batch(Chart):
     """
 
     names = ("batch",)
-    bounds = ((-40.0, 40.0),)
+    bounds: tuple[Bounds, ...] = ((-40.0, 40.0),)
 
     def __init__(self, samples: float, weights: Floats) -> None:
         self._spare, self._weights = samples - weights.sum(), weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,7 @@ def lowest_curvature(
     Returns
     -------
     float
-        0 if every variable is at a bound.
+        0 if every variable is at a bound; -inf where the objective is not finite nearby.
     numpy.ndarray, shape (n,)
         Unit vector; 0 for the variables that are held.
     """
@@ -45,6 +47,8 @@ def lowest_curvature(
         moved[i] += STEP if x[i] + STEP <= upper[i] else -STEP
         columns.append((function(moved)[1] - base)[free] / (moved[i] - x[i]))
     hessian = np.array(columns)
+    if not np.isfinite(hessian).all():  # next to schedules that diverge: nothing is shown
+        return -math.inf, direction
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     direction[free] = vectors[:, 0]
     top = float(np.abs(values).max())

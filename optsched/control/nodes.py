@@ -47,7 +47,8 @@ class ControlNodes(Variables):
         if count is None:
             self.places = log_clock(mesh.steps.astype(float), mesh.horizon)
         else:
-            self.places = np.linspace(*log_clock(np.array([0.0, last]), mesh.horizon), count)
+            first, end = log_clock(np.array([0.0, last]), mesh.horizon)
+            self.places = np.linspace(first, end, count)
         self.count = len(self.places)
         pad = mesh.padded + 1 - len(mesh.steps)
         steps = np.append(mesh.steps, np.full(pad, mesh.steps[-1])).astype(float)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -110,7 +110,7 @@ class Problem:
     warmup: int = 0
     eta_min: float = 0.0
     max_change: float | None = None
-    controls: tuple[str, ...] = ("eta",)
+    controls: Sequence[str] = ("eta",)
     momentum: str = None  # type: ignore[assignment]
     beta: float | None = None
     nu: float | None = None
@@ -167,7 +167,9 @@ class Problem:
     def _check_update(self) -> None:
         """Which optimiser it is, and which of its parameters are free."""
         self._put("controls", control_names(self.controls))
-        self._put("momentum", momentum_name(self.momentum, self.controls, self.beta, self.nu))
+        self._put(
+            "momentum", momentum_name(self.momentum, tuple(self.controls), self.beta, self.nu)
+        )
         for name, allowed, below in (("beta", "[0, 1)", 1.0), ("nu", "[0, 1]", math.inf)):
             if getattr(self, name) is not None:
                 self._check(name, f"a number in {allowed}", lambda x: 0.0 <= x <= 1.0 and x < below)  # noqa: B023

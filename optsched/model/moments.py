@@ -120,7 +120,7 @@ def _one(change: Matrix, source: Vector, unit: Array) -> _Run:
     def full(entry: Entry, there: bool) -> Entry:
         return None if not there else zero if entry is None else zero + entry
 
-    empty = [zero if there else None for there in fed]
+    empty: Vector = [zero if there else None for there in fed]
     return _Run(
         unit,
         [

@@ -91,7 +91,7 @@ def _run_chunk(
         # Columns of the state, one for each of its d numbers, so that a step is one kernel.
         after = tuple(
             [
-                jnp.where(there, add(x, *terms), x)
+                jnp.where(there, add(x, *terms), x)  # type: ignore[arg-type]
                 for x, *terms in zip(state, entries.apply(change, list(state)), own, strict=True)
             ]
             for state, own in zip(carry, sources, strict=True)

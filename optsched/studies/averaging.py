@@ -1,4 +1,4 @@
-r"""Weight averaging against decay of the rate, and what weight decay adds.
+r"""Weight averaging against decay of the rate.
 
 A constant rate leaves a variance that only a smaller rate or an average of the iterates removes.
 `compare_averaging` puts both cures side by side on one problem, each at its best:
@@ -22,9 +22,8 @@ for non-smooth optimization", ICML 2013); c = 1 is the uniform average of all it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import jax
@@ -43,13 +42,10 @@ from optsched.studies.baselines import best_baselines
 
 __all__ = [
     "ROWS",
-    "AveragingExponents",
     "AveragingRow",
     "AveragingStudy",
-    "WeightDecayRow",
-    "averaging_exponents",
+    "check_plain",
     "compare_averaging",
-    "compare_weight_decay",
     "growing_window",
 ]
 
@@ -155,45 +151,6 @@ class AveragingStudy:
             )
             lines.append(line.rstrip() + ("" if row.converged else " (not converged)"))
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class AveragingExponents:
-    """How the loss of each row falls with the horizon.
-
-    Attributes
-    ----------
-    studies : list of AveragingStudy
-        One a horizon, in order.
-    slopes : dict of str to numpy.ndarray
-        ``-d log E / d log T`` between neighbouring horizons, by row.
-    predicted : float or None
-        Exponent of the optimal decay: (a-1)/max(a, b).
-    """
-
-    studies: list[AveragingStudy]
-    slopes: dict[str, Floats]
-    predicted: float | None
-
-
-@dataclass(frozen=True)
-class WeightDecayRow:
-    """Decoupled weight decay at its best rate schedule, and at its best constant rate.
-
-    Attributes
-    ----------
-    weight_decay : float
-    scheduled, constant : Replay
-        With the optimal schedule of the rate and the best constant rate.
-    scheduled_ratio, constant_ratio : float
-        Excess losses over those without weight decay.
-    """
-
-    weight_decay: float
-    scheduled: Replay
-    constant: Replay
-    scheduled_ratio: float
-    constant_ratio: float
 
 
 def growing_window(steps: Ints, c: float) -> Floats:
@@ -400,7 +357,7 @@ def _least(
     return min(tried, key=lambda row: row.replay.excess_loss)
 
 
-def _plain(problem: Problem) -> None:
+def check_plain(problem: Problem) -> None:
     """Refuse problems that are not about the rate of plain SGD alone."""
     if not isinstance(problem, Problem):
         raise InvalidProblem("problem", type(problem).__name__, "an optsched.Problem")
@@ -435,7 +392,7 @@ def compare_averaging(
     InvalidProblem
         If the problem has other controls or constraints, or a row is not known.
     """
-    _plain(problem)
+    check_plain(problem)
     wanted = list(names)
     for name in wanted:
         if name not in ROWS:
@@ -445,78 +402,3 @@ def compare_averaging(
         study.row(name)
     rows = {name: study.rows[name] for name in ROWS if name in study.rows}
     return AveragingStudy(problem, rows)
-
-
-def averaging_exponents(
-    problem: Problem,
-    horizons: Sequence[int],
-    names: Iterable[str] = ("decay", "constant", "constant, ema", "constant, growing", "both"),
-    *,
-    replay_steps: int = MAX_STEPS,
-) -> AveragingExponents:
-    """Fall of the loss with the horizon, by row.
-
-    Parameters
-    ----------
-    problem : Problem
-        Its horizon is replaced.
-    horizons : sequence of int
-        At least two, increasing.
-    names : iterable of str
-        Rows, of `ROWS`.
-    replay_steps : int
-        Largest horizon that is replayed step by step.
-
-    Returns
-    -------
-    AveragingExponents
-    """
-    if len(horizons) < 2 or any(x >= y for x, y in pairwise(horizons)):
-        raise InvalidProblem("horizons", list(horizons), "two or more, increasing")
-    wanted = list(names)
-    studies = [
-        compare_averaging(problem.replace(horizon=horizon), wanted, replay_steps=replay_steps)
-        for horizon in horizons
-    ]
-    log_t = np.log(np.asarray(horizons, float))
-    slopes = {}
-    for name in studies[0].rows:
-        log_loss = [math.log(study.rows[name].replay.excess_loss) for study in studies]
-        slopes[name] = -np.diff(log_loss) / np.diff(log_t)
-    a, b = problem.a, problem.b
-    return AveragingExponents(
-        studies, slopes, None if a is None or b is None else (a - 1.0) / max(a, b)
-    )
-
-
-def compare_weight_decay(
-    problem: Problem, decays: Sequence[float] = (1e-4, 1e-3, 1e-2), *, replay_steps: int = MAX_STEPS
-) -> list[WeightDecayRow]:
-    """Loss at the horizon with and without decoupled weight decay.
-
-    Parameters
-    ----------
-    problem : Problem
-        Of the rate of plain SGD alone.
-    decays : sequence of float
-        Values of the weight decay; 0, the first row, is added.
-    replay_steps : int
-        Largest horizon that is replayed step by step.
-
-    Returns
-    -------
-    list of WeightDecayRow
-    """
-    _plain(problem)
-    rows: list[WeightDecayRow] = []
-    for decay in dict.fromkeys([0.0, *decays]):
-        decayed = problem.replace(weight_decay=decay)
-        best = solve(decayed, throw=False, gap=1e3, replay_steps=replay_steps).replay
-        flat = best_baselines(decayed, ("constant",), replay_steps=replay_steps)[0].replay
-        first = rows[0] if rows else WeightDecayRow(decay, best, flat, 1.0, 1.0)
-        ratios = (
-            best.excess_loss / first.scheduled.excess_loss,
-            flat.excess_loss / first.constant.excess_loss,
-        )
-        rows.append(WeightDecayRow(decay, best, flat, *ratios))
-    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,7 +78,7 @@ def _best_peak(problem: Problem, family: str) -> float:
     losses = [log_loss(x) for x in grid]
     i = int(np.argmin(losses))
     bracket = float(grid[max(i - 1, 0)]), float(grid[min(i + 1, PEAKS - 1)])
-    fine = minimize_scalar(log_loss, bounds=bracket, method="bounded", options={"xatol": 1e-3})
+    fine: Any = minimize_scalar(log_loss, bounds=bracket, method="bounded", options={"xatol": 1e-3})
     # A bounded search never reaches the bound itself.
     best = fine.x if fine.fun < losses[i] else grid[i]
     return min(math.exp(float(best)), problem.eta_cap)

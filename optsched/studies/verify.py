@@ -136,9 +136,8 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     gap = played.excess_loss / bound - 1.0 if known else None
     seconds = time.perf_counter() - began
     found = _violations(problem, schedule)
-    if budget is not None and problem.samples is not None:
-        if problem.samples > budget * (1.0 + 1e-9):
-            found += (f"{problem.samples:.8g} samples are used, of {budget:.8g}",)
+    if budget is not None and (problem.samples or 0.0) > budget * (1.0 + 1e-9):
+        found += (f"{problem.samples:.8g} samples are used, of {budget:.8g}",)
     return Verification(problem, schedule, played, bound, gap, found, seconds)
 
 
