@@ -189,7 +189,8 @@ def test_momentum_pays_in_the_hard_phase() -> None:
         solve(Problem(3.5, 5, 300, controls=controls)).excess_loss
         for controls in (("eta", "beta", "nu"), ("eta", "beta"), ("eta",))
     ]
-    assert losses[0] < 0.8 * losses[1] < 0.8 * 0.8 * losses[2]
+    assert losses[0] < 0.9 * losses[1]
+    assert losses[1] < 0.7 * losses[2]
 
 
 def test_a_failed_solve_starts_again_from_the_horizon_before(

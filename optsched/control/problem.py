@@ -166,10 +166,9 @@ class Problem:
 
     def _check_update(self) -> None:
         """Which optimiser it is, and which of its parameters are free."""
-        self._put("controls", control_names(self.controls))
-        self._put(
-            "momentum", momentum_name(self.momentum, tuple(self.controls), self.beta, self.nu)
-        )
+        controls = control_names(self.controls)
+        self._put("controls", controls)
+        self._put("momentum", momentum_name(self.momentum, controls, self.beta, self.nu))
         for name, allowed, below in (("beta", "[0, 1)", 1.0), ("nu", "[0, 1]", math.inf)):
             if getattr(self, name) is not None:
                 self._check(name, f"a number in {allowed}", lambda x: 0.0 <= x <= 1.0 and x < below)  # noqa: B023
