@@ -36,6 +36,7 @@ MAX_ROUNDS = 6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 JOINT_TOL = 1e-5
 JOINT_MEMORY = 80
+BLOCK_REPLAY = 1e-3  # error of a replay by blocks, generously
 ROUNDING = 1e-9  # relative difference of two replays of the same schedule
 ALIKE = 1e-6  # relative difference up to which a converged solution is preferred
 
@@ -142,6 +143,9 @@ def _no_worse(
 ) -> Solution:
     """The solution, or a better one from the optimum of the rate alone, which it contains."""
     problem = solution.problem
+    plain = solve(problem.plain, throw=False, gap=1e3, replay_steps=0)
+    if solution.excess_loss <= (1.0 - BLOCK_REPLAY) * plain.excess_loss:
+        return solution
     plain = solve(problem.plain, throw=False, gap=1e3, replay_steps=replay_steps)
     if solution.excess_loss <= plain.excess_loss * (1.0 + ROUNDING):
         return solution
