@@ -23,12 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optsched import Problem, Solution
+from optsched.studies.exponents import ExponentFit, fit_exponent
 from optsched.studies.scaling import (
     SCHEDULES,
-    ExponentFit,
     Scaling,
     ScalingPoint,
-    fit_exponent,
     scaling,
 )
 

@@ -12,7 +12,8 @@ import pytest
 
 from optsched import InvalidProblem, Problem, SolveFailed, solve
 from optsched.studies import scaling as module
-from optsched.studies.scaling import ScalingPoint, fit_exponent, scaling, scaling_theory
+from optsched.studies.exponents import fit_exponent
+from optsched.studies.scaling import ScalingPoint, scaling, scaling_theory
 
 HORIZONS = np.geomspace(1e2, 1e5, 7)
 
