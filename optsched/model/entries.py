@@ -73,7 +73,7 @@ def closure(matrix: Matrix) -> list[list[bool]]:
 
 
 def dense(matrix: Matrix, like: Array | float = 0.0) -> Array:
-    """One array of shape (*like.shape, rows, columns)."""
+    """One array with the shape of ``like``, then rows and columns."""
     zero = jnp.zeros(jnp.shape(like))
     rows = [jnp.stack([zero if x is None else zero + x for x in row], -1) for row in matrix]
     return jnp.stack(rows, -2)
