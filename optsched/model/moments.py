@@ -163,7 +163,7 @@ class LinearOptimiser(Dynamics):
     Every control has a fixed value as a field of its name, which a control of that name replaces.
     """
 
-    max_gain: ClassVar[float] = 0.8
+    max_gain: ClassVar[float] = 0.99
     held: ClassVar[tuple[str, ...]]  # controls that have a field for their fixed value
     batch_size: Array | float
     depth: int  # halves of blocks have less than 2^depth steps
