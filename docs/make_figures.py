@@ -1,6 +1,6 @@
 """Make the figures of the documentation: ``python docs/make_figures.py``.
 
-Writes docs/figures/first.png, by the command line, and docs/figures/phases.png.
+Writes to docs/figures: first, momentum, batch-size and averaging by the command line, and phases.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from optsched import Problem, Solution, cli, solve
 
 FIGURES = Path(__file__).parent / "figures"
 HORIZONS = (10**3, 10**5, 10**7)
+COMMANDS = {
+    "first": "--a 3.5 --b 2 --horizon 1000",
+    "momentum": "--a 3.5 --b 5 --horizon 1000 --control eta,beta,nu",
+    "batch-size": "--a 2.5 --b 1.5 --horizon 600 --control batch --samples 1e4 --eta-max 0.3",
+    "averaging": "--a 2.5 --b 1.5 --horizon 1000 --control eta,ema",
+}
 COLOURS = ("#56B4E9", "#0072B2", "#000000")
 LOSS = {"easy": r"$T^{-(a-1)/a}$", "hard": r"$T^{-(a-1)/b}$"}
 
@@ -63,9 +69,10 @@ def losses(ax: Axes, cases: list[list[Solution]]) -> None:
 def main() -> None:
     """Solve and draw."""
     FIGURES.mkdir(exist_ok=True)
-    first = "solve --a 3.5 --b 2 --horizon 1000 --force --plot"
-    if cli.main([*first.split(), str(FIGURES / "first.png")]):
-        raise SystemExit(1)
+    for name, options in COMMANDS.items():
+        arguments = f"solve {options} --force --json --plot".split()
+        if cli.main([*arguments, str(FIGURES / f"{name}.png")]):
+            raise SystemExit(1)
     cases = [
         [solve(Problem(3.5, b, horizon), replay_steps=10**4) for horizon in HORIZONS]
         for b in (2.0, 5.0)

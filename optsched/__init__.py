@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from optsched.control.budget import Budget, BudgetSolution, solve_budget
 from optsched.control.certificate import Certificate
 from optsched.control.collocation import Collocation
 from optsched.control.method import Method
@@ -23,6 +24,8 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 __all__ = [
     "BadFile",
+    "Budget",
+    "BudgetSolution",
     "Certificate",
     "Collocation",
     "InvalidProblem",
@@ -43,5 +46,6 @@ __all__ = [
     "noise_limit",
     "replay",
     "solve",
+    "solve_budget",
     "stability_limit",
 ]

@@ -19,6 +19,7 @@ from optsched.control.charts import (
     Forgetting,
     LogRate,
     SplitRate,
+    Weight,
 )
 from optsched.control.curvature import lowest_curvature
 from optsched.control.joint import control_nodes
@@ -151,6 +152,14 @@ def test_held_momentum_and_warm_up() -> None:
     assert _replayed(solution) == pytest.approx(solution.excess_loss, rel=1e-9)
 
 
+def test_momentum_alone_at_a_held_rate() -> None:
+    solution = solve(Problem(3.5, 5.0, 60, controls="beta,nu", eta_max=0.5))
+    assert np.all(solution.schedule.eta == 0.5)
+    assert _replayed(solution) == pytest.approx(solution.excess_loss, rel=1e-9)
+    alone = solve(Problem(3.5, 5.0, 60, controls="nu", beta=0.9, eta_max=0.5))
+    assert solution.excess_loss <= alone.excess_loss * (1.0 + 1e-6)
+
+
 def test_samples_are_spent_exactly() -> None:
     solution = solve(Problem(2.5, 1.5, 300, controls="batch", samples=4000.0, eta_max=0.3))
     assert solution.schedule.array("batch_size").sum() == pytest.approx(4000.0, rel=1e-12)
@@ -248,6 +257,7 @@ CHARTS: list[tuple[Chart, dict[str, tuple[float, float]]]] = [
     (LogRate(0.0, 2.0), {"eta": (0.01, 1.9)}),
     (SplitRate(2.0, 100.0), {"eta": (0.01, 1.9), "nu": (0.01, 0.99)}),
     (BoundedSplit(2.0), {"eta": (0.01, 1.9), "nu": (0.01, 0.99)}),
+    (Weight(), {"nu": (0.01, 0.99)}),
     (Forgetting(100, nesterov=False), {"beta": (0.0, 0.999)}),
     (Forgetting(100, nesterov=True), {"beta": (0.0, 0.999)}),
     (Average(100), {"ema": (0.0, 0.999)}),

@@ -34,6 +34,7 @@ __all__ = [
     "Forgetting",
     "LogRate",
     "SplitRate",
+    "Weight",
 ]
 
 Floats = NDArray[np.float64]
@@ -61,6 +62,11 @@ class Chart(abc.ABC):
     @abc.abstractmethod
     def invert(self, controls: Table) -> list[Floats]:
         """Coordinates of controls, as near as the bounds allow."""
+
+
+def _logit(nu: Floats) -> Floats:
+    nu = np.clip(nu, 1e-13, 1.0 - 1e-13)
+    return np.log(nu) - np.log1p(-nu)
 
 
 def _size(x: Floats, diagonal: bool) -> Floats:
@@ -145,9 +151,25 @@ class BoundedSplit(Chart):
         return [_size(part, diagonal) for part in parts]
 
     def invert(self, controls: Table) -> list[Floats]:
-        eta, nu = controls["eta"], np.clip(controls["nu"], 1e-13, 1.0 - 1e-13)
         least = math.exp(self.bounds[0][0])
-        return [np.log(np.maximum(eta, least)), np.log(nu) - np.log1p(-nu)]
+        return [np.log(np.maximum(controls["eta"], least)), _logit(controls["nu"])]
+
+
+class Weight(Chart):
+    """Logit of the momentum's weight alone, at a held rate."""
+
+    names = ("weight",)
+    bounds: tuple[Bounds, ...] = ((-LOGIT, LOGIT),)
+
+    def controls(self, u: list[Floats]) -> Table:
+        return {"nu": 1.0 / (1.0 + np.exp(-u[0]))}
+
+    def pull(self, u: list[Floats], gradient: Table, diagonal: bool) -> list[Floats]:
+        nu = self.controls(u)["nu"]
+        return [_size(nu * (1.0 - nu) * gradient["nu"], diagonal)]
+
+    def invert(self, controls: Table) -> list[Floats]:
+        return [_logit(controls["nu"])]
 
 
 class Forgetting(Chart):

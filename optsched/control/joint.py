@@ -19,6 +19,7 @@ from optsched.control.charts import (
     Forgetting,
     LogRate,
     SplitRate,
+    Weight,
 )
 from optsched.control.curvature import lowest_curvature
 from optsched.control.finish import LEAST_CURVATURE, Stage
@@ -58,6 +59,8 @@ def _charts(problem: Problem, mesh: StepMesh) -> list[Chart]:
     cap, wild = problem.eta_cap, 10.0 * problem.horizon / spectrum.largest
     if "eta" not in problem.controls:
         charts.append(Constant({"eta": problem.eta_max}, knots))
+        if "nu" in problem.controls:
+            charts.append(Weight())
     elif "nu" not in problem.controls:
         wild = 1e4 * problem.stability_limit if problem.momentum == "heavy-ball" else wild
         charts.append(LogRate(problem.eta_min, min(cap, wild)))
@@ -302,6 +305,6 @@ def from_plain(problem: Problem, method: Method, plain: Schedule, tol: float) ->
     solver.starts.append("rate alone")
     still = solver.run(problem, mesh, nodes, x, tol, iterations=0)
     return [
-        solver.stage(still, math.nan),
+        solver.stage(still, -math.inf),
         solver.stage(*solver.settled(solver.run(problem, mesh, nodes, x, tol), tol)),
     ]
