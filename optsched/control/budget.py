@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy.optimize import minimize_scalar
 
-from optsched.control.mesh import log_clock, log_mesh
+from optsched.control.joint import stretched
 from optsched.control.method import Method
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
@@ -29,7 +28,6 @@ WIDTH = 0.01  # the same for the search for the fewest steps
 SHORT = 200  # up to here trials are solved anew, and neighbours compared in the end
 REAL_GAIN = 1e-6  # smaller ones are rounding
 REPLAY_STEPS = 1000  # trials replay longer horizons by blocks
-KNOTS = 112
 
 
 @dataclass(frozen=True)
@@ -296,7 +294,7 @@ class _Search:
         if horizon <= SHORT or not self._schedules:
             return None
         near = min(self._schedules, key=lambda k: abs(math.log(k / horizon)))
-        return _moved(self._schedules[near], horizon)
+        return stretched(self._schedules[near], horizon)
 
     def _guess(self) -> int:
         p = self.problem
@@ -383,14 +381,3 @@ class _Search:
         again = solve(problem, self.method, initial=self._schedules[horizon], **options)
         better = again.excess_loss < anew.excess_loss * (1.0 - REAL_GAIN)
         return again if (again.converged, better) > (anew.converged, False) else anew
-
-
-def _moved(schedule: Schedule, horizon: int) -> Schedule:
-    """A schedule moved to another horizon, on the log clock scaled to its length."""
-    before = schedule.horizon
-    steps = log_mesh(horizon, KNOTS).steps
-    old = log_clock(schedule.steps.astype(float), before)
-    new = log_clock(steps.astype(float), horizon)
-    new = new * (old[-1] / new[-1] if horizon > 1 else 0.0)
-    controls = {name: np.interp(new, old, v) for name, v in schedule.controls.items()}
-    return Schedule.from_knots(steps, controls, horizon=horizon)

@@ -23,7 +23,7 @@ from optsched.control.charts import (
 )
 from optsched.control.curvature import lowest_curvature
 from optsched.control.finish import LEAST_CURVATURE, Stage
-from optsched.control.mesh import StepMesh, log_mesh, split_mesh
+from optsched.control.mesh import StepMesh, log_clock, log_mesh, split_mesh
 from optsched.control.method import Iterate, Method, Task
 from optsched.control.nodes import ControlNodes
 from optsched.control.objective import Objective
@@ -32,7 +32,7 @@ from optsched.control.shooting import task_residual
 from optsched.control.starts import Controls, completed, named_starts
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["control_nodes", "from_plain", "optimise_joint"]
+__all__ = ["control_nodes", "from_plain", "optimise_joint", "stretched"]
 
 Floats = NDArray[np.float64]
 
@@ -241,6 +241,17 @@ def _shortened(problem: Problem, horizon: int) -> Problem:
     if problem.samples is not None:
         changes["samples"] = problem.samples * horizon / problem.horizon
     return problem if horizon == problem.horizon else problem.replace(**changes)
+
+
+def stretched(schedule: Schedule, horizon: int) -> Schedule:
+    """A schedule moved to another horizon, on the log clock scaled to its length."""
+    before = schedule.horizon
+    steps = log_mesh(horizon, KNOTS).steps
+    old = log_clock(schedule.steps.astype(float), before)
+    new = log_clock(steps.astype(float), horizon)
+    new = new * (old[-1] / new[-1] if horizon > 1 else 0.0)
+    controls = {name: np.interp(new, old, v) for name, v in schedule.controls.items()}
+    return Schedule.from_knots(steps, controls, horizon=horizon)
 
 
 def optimise_joint(

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from optsched.control.updates import control_names, momentum_name
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import SGD, Dynamics
 from optsched.model.optimisers import QHM
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
 from optsched.model.stability import momentum_limit, noise_limit
+from optsched.schedules.checks import is_number
 
 __all__ = ["Problem"]
 
@@ -34,8 +33,7 @@ MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
 
 def _number(name: str, value: Any, allowed: str, check: Callable[[float], bool]) -> float:
     """``value`` as float if it is a finite number that passes ``check``."""
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and abs(value) <= sys.float_info.max and check(float(value)):
+    if is_number(value) and abs(value) <= sys.float_info.max and check(float(value)):
         return float(value)
     raise InvalidProblem(name, value, allowed)
 

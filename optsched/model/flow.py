@@ -52,7 +52,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,7 @@ from optsched.model.dynamics import Controls
 from optsched.model.entries import dense
 from optsched.model.moments import LinearOptimiser
 from optsched.model.propagate import apply
+from optsched.model.recursion import Knots
 from optsched.model.spectrum import Modes, Spectrum
 
 __all__ = ["OdeValidity", "flow_generator", "momentum_ode_excess_loss", "ode_validity"]
@@ -75,17 +76,6 @@ Floats = NDArray[np.float64]
 
 # A loss that has grown by this factor is called divergent.
 BLOW_UP = 1e12
-
-
-class Knots(Protocol):
-    """What the flow needs of a schedule."""
-
-    @property
-    def horizon(self) -> int: ...
-    @property
-    def steps(self) -> NDArray[np.int64]: ...
-    @property
-    def controls(self) -> Mapping[str, Floats]: ...
 
 
 class _Constant(NamedTuple):

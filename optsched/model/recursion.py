@@ -36,8 +36,8 @@ CURVE_POINTS = 2000
 Floats = NDArray[np.float64]
 
 
-class Rates(Protocol):
-    """What a replay needs of a schedule."""
+class Knots(Protocol):
+    """A schedule as its knots."""
 
     @property
     def horizon(self) -> int: ...
@@ -45,6 +45,11 @@ class Rates(Protocol):
     def steps(self) -> NDArray[np.int64]: ...
     @property
     def controls(self) -> Mapping[str, Floats]: ...
+
+
+class Rates(Knots, Protocol):
+    """What a replay needs of a schedule."""
+
     def array(self, control: str = ..., start: int = ..., stop: int | None = ...) -> Floats: ...
 
 

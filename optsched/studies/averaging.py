@@ -38,7 +38,7 @@ from optsched.model.dynamics import Dynamics, knot_blocks
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.recursion import MAX_STEPS, Replay, replay
 from optsched.schedules.schedule import Schedule
-from optsched.studies.baselines import best_baselines
+from optsched.studies.baselines import best_baselines, graded_steps
 
 __all__ = [
     "ROWS",
@@ -162,14 +162,6 @@ def growing_window(steps: Ints, c: float) -> Floats:
     return steps / (steps + c)
 
 
-def _knots(horizon: int, count: int) -> Ints:
-    """Steps graded towards both ends."""
-    if horizon <= count:
-        return np.arange(horizon)
-    part = np.geomspace(1, horizon / 2, count // 2 - 2).round().astype(np.int64)
-    return np.unique(np.concatenate([[0], part, horizon - part, [horizon - 1]]))
-
-
 def _averaged(problem: Problem) -> Dynamics:
     """Dynamics that take ``eta`` and ``ema``."""
     return problem.replace(controls="eta,ema", ema=None).dynamics
@@ -180,7 +172,7 @@ class _Rival:
 
     def __init__(self, problem: Problem, shape: Callable[[Ints, float], Floats]) -> None:
         self.problem, self.shape = problem, shape
-        self.steps = _knots(problem.horizon, BLOCKS)
+        self.steps = graded_steps(problem.horizon, BLOCKS)
         pad = BLOCKS + 1 - len(self.steps)
         self.edges = np.append(self.steps, np.full(pad, problem.horizon))
         self.length = np.diff(self.edges).astype(float)
@@ -304,7 +296,7 @@ class _Study:
         least = 0.3 * self.row("constant").tuned["eta"]
         log_eta, value = _Rival(problem, shape).best(values, min(least, 0.3 * problem.eta_cap))
         eta = min(math.exp(log_eta), problem.eta_cap)
-        steps = _knots(horizon, KNOTS)
+        steps = graded_steps(horizon, KNOTS)
         schedule = Schedule(
             horizon, steps, {"eta": np.full(len(steps), eta), "ema": shape(steps, value)}
         )

@@ -18,7 +18,7 @@ from optsched.model.recursion import MAX_STEPS, Replay, replay
 from optsched.schedules.families import FAMILIES
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Baseline", "best_baselines"]
+__all__ = ["Baseline", "best_baselines", "graded_steps"]
 
 Floats = NDArray[np.float64]
 BLOCKS = 64  # between knots, graded towards both ends; a tuned peak needs no more
@@ -48,11 +48,11 @@ class Baseline:
     replay: Replay
 
 
-def _steps(horizon: int) -> NDArray[np.int64]:
-    """First steps of blocks graded towards both ends."""
-    if horizon <= BLOCKS:
+def graded_steps(horizon: int, count: int) -> NDArray[np.int64]:
+    """First steps of about ``count`` blocks, graded towards both ends."""
+    if horizon <= count:
         return np.arange(horizon)
-    part = np.geomspace(1, horizon / 2, BLOCKS // 2 - 2).round().astype(np.int64)
+    part = np.geomspace(1, horizon / 2, count // 2 - 2).round().astype(np.int64)
     return np.unique(np.concatenate([[0], part, horizon - part, [horizon - 1]]))
 
 
@@ -60,7 +60,7 @@ def _best_peak(problem: Problem, family: str) -> float:
     """Minimise the loss over the peak: a grid of log rates, then Brent around the best."""
     horizon, dynamics = problem.horizon, problem.dynamics
     modes = problem.modes.padded()
-    steps = _steps(horizon)
+    steps = graded_steps(horizon, BLOCKS)
     edges = np.append(steps, np.full(BLOCKS + 1 - len(steps), horizon))
     unit = FAMILIES[family](horizon, 1.0)
     shape = unit(np.minimum(edges, horizon - 1))

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.mesh import log_mesh
-from optsched.control.nodes import log_clock
+from optsched.control.joint import stretched
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem, SolveFailed
-from optsched.schedules.schedule import Schedule
 from optsched.studies.exponents import ExponentFit, checked_points, fit_exponent, json_ready
 
 __all__ = ["SCHEDULES", "Scaling", "ScalingPoint", "scaling", "scaling_theory"]
@@ -72,23 +70,13 @@ class ScalingPoint:
 Finder = Callable[[Problem, Mapping[str, Any], Solution | None], ScalingPoint]
 
 
-def _stretched(shorter: Solution, horizon: int) -> Schedule:
-    """The schedule of another horizon, relative to the length of the log clock."""
-    steps, old = log_mesh(horizon, 112).steps, shorter.schedule
-    clock = log_clock(steps.astype(float), horizon)
-    before = log_clock(old.steps.astype(float), old.horizon)
-    places = clock / clock[-1] * before[-1]
-    values = {name: np.interp(places, before, v) for name, v in old.controls.items()}
-    return Schedule.from_knots(steps, values, horizon=horizon)
-
-
 def _optimal(
     problem: Problem, options: Mapping[str, Any], shorter: Solution | None
 ) -> ScalingPoint:
     """The optimum; an iterate that did not converge is a row too."""
     found = solve(problem, **{**options, "throw": False})
     if not found.converged and shorter is not None:
-        start = _stretched(shorter, problem.horizon)
+        start = stretched(shorter.schedule, problem.horizon)
         again = solve(problem, **{**options, "throw": False, "initial": start})
         found = again if again.converged else found
     return ScalingPoint(
