@@ -1,4 +1,4 @@
-"""Options of the command line that describe a problem."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 

@@ -1,0 +1,244 @@
+"""``optsched solve``."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.options import Number, problem_options
+from optsched.errors import BadFile, InvalidProblem
+
+__all__ = ["solve"]
+
+METHODS = ("pontryagin", "collocation", "shooting")
+CLI_GAP = 0.005  # one solve at a time can afford a bound that is refined further
+
+
+def _budget(options: dict[str, Any]) -> Any:
+    """The budget of a solve that chooses its number of steps, if it is one.
+
+    Its problem then gets the largest number of steps as its horizon.
+    """
+    from optsched.control.budget import Budget
+
+    prices = {name: options[name] for name in ("latency", "sample_cost")}
+    prices = {name: value for name, value in prices.items() if value is not None}
+    if options["cost"] is None:
+        for name, value in prices.items():
+            raise InvalidProblem(name, value, "nothing without --cost")
+        if options["horizon"] is not None or options["samples"] is None:
+            return None
+    elif options["horizon"] is not None:
+        allowed = "nothing beside --cost, which chooses the number of steps"
+        raise InvalidProblem("horizon", options["horizon"], allowed)
+    if not {"batch", "batch_size"} & {name.strip() for name in options["controls"].split(",")}:
+        name = "samples" if options["cost"] is None else "cost"
+        raise InvalidProblem(name, options[name], "nothing, unless batch is a control")
+    budget = Budget(options["samples"], options["cost"], **prices)
+    options |= {"horizon": budget.most_steps, "samples": None}
+    return budget
+
+
+def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
+    """Whole batch sizes that are allowed in the file, if any were asked for."""
+    from optsched.schedules.batches import MAX_DIVIDED, divisors
+    from optsched.schedules.checks import whole
+
+    given, listed = options["divisors"], options["batch_sizes"]
+    if given is None and listed is None:
+        return None
+    name = "divisors" if listed is None else "batch_sizes"
+    if given is not None and listed is not None:
+        raise InvalidProblem("batch_sizes", listed, "nothing beside --divisors")
+    if problem.momentum != "none" or not {"batch_size"} <= {*problem.controls} <= {
+        "eta",
+        "batch_size",
+    }:
+        allowed = "nothing, unless the controls are batch, or eta and batch, without momentum"
+        raise InvalidProblem(name, listed or given, allowed)
+    if listed is None:
+        return divisors(whole(name, given, 1, MAX_DIVIDED))
+    try:
+        sizes = [int(size) for size in listed.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise InvalidProblem(name, listed, "whole numbers >= 1 with commas, such as 1,2,4,8")
+    return sizes
+
+
+def _method(name: str | None) -> Any:
+    if name is None:
+        return None
+    from optsched.control.pontryagin import Pontryagin
+    from optsched.control.shooting import Shooting
+
+    if name == "collocation":
+        from optsched.control.collocation import Collocation
+
+        return Collocation()
+    if name not in METHODS:
+        raise InvalidProblem("method", name, ", ".join(METHODS))
+    return Pontryagin() if name == "pontryagin" else Shooting()
+
+
+@click.command()
+@problem_options
+@click.option(
+    "--control",
+    "controls",
+    default="eta",
+    show_default=True,
+    help="What is scheduled: any of eta, beta, nu, batch, ema, with commas.",
+)
+@click.option(
+    "--method",
+    default=None,
+    help=f"One of {', '.join(METHODS)}; default pontryagin, or shooting with --max-change.",
+)
+@click.option(
+    "--tol",
+    type=Number("a number > 0"),
+    default=None,
+    help="Largest allowed KKT residual.  [default: 1e-6; 1e-5 with other controls than eta]",
+)
+@click.option(
+    "--cost",
+    type=Number("a number > 0"),
+    default=None,
+    help="Budget of cost, in any unit, where batch is a control; the number of steps is chosen.",
+)
+@click.option(
+    "--latency",
+    type=Number("a number >= 0"),
+    default=None,
+    help="Cost of a step, whatever its batch size; with --cost.  [default: 0]",
+)
+@click.option(
+    "--sample-cost",
+    type=Number("a number > 0"),
+    default=None,
+    help="Cost of a sample; with --cost.  [default: 1]",
+)
+@click.option(
+    "--divisors",
+    type=Number("a whole number from 1 to 10^12"),
+    default=None,
+    help="Write whole batch sizes that divide this number, with the rates matched.",
+)
+@click.option(
+    "--batch-sizes",
+    default=None,
+    help="Write these whole batch sizes, with commas, and rates to match.",
+)
+@click.option("--output", type=click.Path(), default=None, help="Schedule file: .npz, .csv, .json.")
+@click.option(
+    "--points",
+    type=Number("a whole number >= 2"),
+    default=None,
+    help="Rows (npz, csv) or knots (json) to write, instead of all.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(),
+    default=None,
+    help="Figure of the schedule and its loss: .png, .pdf, .svg.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing output files.")
+def solve(**options: Any) -> None:
+    """Solve for the schedules that minimise the loss after T steps, with proof."""
+    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
+
+    budget = _budget(options)
+    problem, method = make_problem(options), _method(options["method"])
+    sizes = _sizes(options, problem)
+    points = options["points"]
+    if points is not None:
+        if not (points >= 2 and float(points).is_integer()):
+            raise InvalidProblem("points", points, "a whole number >= 2")
+        points = int(points)
+    for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
+        if options[key]:
+            check_writable(options[key], options["force"], suffixes=suffixes)
+    if budget is None:
+        _check_rows(options["output"], points, problem.horizon)
+    use_compilation_cache()
+    if budget is None:
+        _warm_up(problem)
+        from optsched.control.solve import solve as run
+
+        solution, chosen = run(problem, method, tol=options["tol"], gap=CLI_GAP), None
+    else:
+        from optsched.control.budget import solve_budget
+
+        chosen = solve_budget(problem, budget, method, tol=options["tol"])
+        solution = chosen.solution
+    schedule, rounded = _rounded(solution, sizes)
+    if options["output"]:
+        _check_rows(options["output"], points, schedule.horizon)
+        schedule.save(options["output"], points=points, overwrite=options["force"])
+    baselines = []
+    if options["plot"] or not options["as_json"]:
+        from optsched.studies.baselines import best_baselines
+
+        baselines = best_baselines(solution.problem.plain)
+    if options["plot"]:
+        from optsched.plots import plot_solution
+
+        save_figure(plot_solution(solution, baselines), options["plot"], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps((chosen or solution).summary() | rounded))
+    else:
+        from optsched.report import solution_report
+
+        files = options["output"], options["plot"]
+        solution_report(solution, baselines, *files, chosen=chosen, rounded=rounded)
+
+
+def _rounded(solution: Any, sizes: list[int] | None) -> tuple[Any, dict[str, Any]]:
+    """The schedule to write, and what rounding its batch sizes does."""
+    if sizes is None:
+        return solution.schedule, {}
+    from optsched.model.recursion import replay
+    from optsched.schedules.batches import batch_stages, integer_batches
+
+    schedule, problem = integer_batches(solution.schedule, sizes), solution.problem
+    loss = replay(problem.spectrum, problem.dynamics, schedule).excess_loss
+    return schedule, {
+        "rounded_excess_loss": loss if math.isfinite(loss) else None,
+        "rounded_horizon": schedule.horizon,
+        "rounded_samples": schedule.sum("batch_size"),
+        "rounded_peak": schedule.peak,
+        "stages": len(batch_stages(schedule)),
+    }
+
+
+def _warm_up(problem: Any) -> None:
+    """Compile the slowest piece beside the rest: XLA leaves Python's lock while it compiles."""
+    import threading
+
+    from optsched.control.mesh import KNOT_BUCKET
+    from optsched.control.objective import warm_up
+
+    if not problem.rate_only:
+        return  # its shapes are known later
+    arguments = (problem.dynamics, problem.modes, KNOT_BUCKET)
+    # Not a daemon: leaving the interpreter while XLA compiles would abort it.
+    threading.Thread(target=warm_up, args=arguments).start()
+
+
+def _check_rows(output: str | None, points: int | None, horizon: int) -> None:
+    """Refuse a table that would not fit before the solve, not after it."""
+    from optsched.schedules.files import MAX_ROWS
+
+    table = output is not None and not output.endswith(".json")
+    if table and points is None and horizon > MAX_ROWS:
+        raise BadFile(
+            f"{output}: a row for each of {horizon} steps is too much; give --points N to keep N"
+            " rows, or write .json"
+        )
