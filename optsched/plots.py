@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from optsched.control.solution import Solution
 from optsched.schedules.schedule import Schedule
-from optsched.studies.baselines import Baseline
+from optsched.studies.tuning import Tuned
 
 __all__ = [
     "plot_batch_size",
@@ -186,13 +186,13 @@ def plot_loss(ax: Axes, solution: Solution) -> Axes:
     return ax
 
 
-def plot_solution(solution: Solution, baselines: Sequence[Baseline] = ()) -> Figure:
+def plot_solution(solution: Solution, baselines: Sequence[Tuned] = ()) -> Figure:
     """A figure of the schedule, a panel for each control, and of its loss.
 
     Parameters
     ----------
     solution : Solution
-    baselines : sequence of Baseline
+    baselines : sequence of Tuned
         Drawn behind the learning rate.
 
     Returns
@@ -214,7 +214,7 @@ def plot_solution(solution: Solution, baselines: Sequence[Baseline] = ()) -> Fig
     return figure
 
 
-def _plot_rate(ax: Axes, solution: Solution, baselines: Sequence[Baseline]) -> Axes:
+def _plot_rate(ax: Axes, solution: Solution, baselines: Sequence[Tuned]) -> Axes:
     if "nu" in solution.schedule.controls:
         return plot_rates(ax, solution.schedule)
     others = [(f"best {b.name}", b.schedule) for b in baselines]

@@ -11,7 +11,7 @@ from rich.table import Table
 from optsched.control.budget import BudgetSolution
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
-from optsched.studies.baselines import Baseline
+from optsched.studies.tuning import Tuned
 from optsched.studies.verify import Verification
 
 __all__ = ["solution_report", "verification_report"]
@@ -45,7 +45,7 @@ def _update(p: Problem) -> str:
 
 def solution_report(
     solution: Solution,
-    baselines: Sequence[Baseline],
+    baselines: Sequence[Tuned],
     output: str | None = None,
     plot: str | None = None,
     *,

@@ -23,6 +23,7 @@ from optsched.errors import InvalidProblem
 from optsched.model import entries
 from optsched.model.dynamics import Controls, Dynamics, knot_blocks
 from optsched.model.entries import add, times
+from optsched.model.knots import corners, graded_steps
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.spectrum import Modes, Spectrum
 
@@ -32,6 +33,10 @@ MAX_STEPS = 10**6
 MAX_MODES = 10**4
 CHUNK = 4096  # steps a compiled call
 CURVE_POINTS = 2000
+BLOCKS = 64  # to begin with, besides the knots of the schedule
+EVERY_KNOT = 512  # so many knots are all ends of blocks
+KNOT_TOL = 2e-3  # of a curve with more knots; halving the blocks brings it down
+MOST_BLOCKS = 4096
 
 Floats = NDArray[np.float64]
 
@@ -157,18 +162,21 @@ def _block_curves(
     )
 
 
-def _block_mesh(schedule: Rates, count: int) -> NDArray[np.int64]:
-    """All knots of a schedule, and ``count`` more, graded towards both ends."""
-    horizon = schedule.horizon
-    part = np.geomspace(1, horizon / 2, count // 2).round().astype(np.int64)
-    extra = np.concatenate([[0], part, horizon - part, [horizon - 1]])
-    return np.unique(np.append(schedule.steps, extra))
+def _block_mesh(schedule: Rates) -> NDArray[np.int64]:
+    """Graded steps and the knots of a schedule; of many knots, those that its shape needs."""
+    steps = schedule.steps
+    if len(steps) > EVERY_KNOT:
+        steps = steps[corners(steps, schedule.controls, KNOT_TOL)]
+    return np.union1d(graded_steps(schedule.horizon, BLOCKS), steps)
 
 
 def _by_blocks(
-    modes: Modes, dynamics: Dynamics, schedule: Rates, tol: float
+    modes: Modes,
+    dynamics: Dynamics,
+    schedule: Rates,
+    steps: NDArray[np.int64],
+    tol: float,
 ) -> tuple[NDArray[np.int64], Floats, Floats, float]:
-    steps = _block_mesh(schedule, 64)
     excess, bias = _block_curves(steps, schedule, modes, dynamics)
     change = math.inf
     while change > tol and len(steps) < 20000:
@@ -222,8 +230,9 @@ def replay(
     if modes is None:
         modes = spectrum.modes(float(np.max(schedule.controls["eta"])) * horizon)
     every_mode = spectrum.size <= MAX_MODES
+    blocks = _block_mesh(schedule) if horizon > max_steps else schedule.steps
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
-    dense = len(schedule.steps) > 4096
+    dense = len(blocks) > MOST_BLOCKS
     with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
         if horizon <= max_steps or dense:
             all_modes = every_mode and horizon <= MAX_STEPS
@@ -234,7 +243,7 @@ def replay(
             how = f"step by step, {what}"
         else:
             modes = modes.padded()
-            steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, tol)
+            steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, blocks, tol)
             how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
             error += 1e-7
     # Interpolation inside blocks may dip below zero where everything underflows.

@@ -35,10 +35,11 @@ from optsched.control.problem import Problem
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Dynamics, knot_blocks
+from optsched.model.knots import graded_steps
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.recursion import MAX_STEPS, Replay, replay
 from optsched.schedules.schedule import Schedule
-from optsched.studies.baselines import best_baselines, graded_steps
+from optsched.studies.baselines import best_baselines
 
 __all__ = [
     "ROWS",

@@ -1,0 +1,363 @@
+"""Tune the hyperparameters of a family of schedules on a problem.
+
+The peak rate is searched for every shape: the logarithm of the loss is smooth in the logarithm of
+the peak, and nearly always convex. The shape has up to five numbers more (warm-up, decay, power,
+...), over which the loss has ridges and, with whole numbers among them, steps: a low-discrepancy
+sample of their box is followed by a simplex search from its best points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.stats import qmc
+
+from optsched.control.problem import Problem
+from optsched.errors import InvalidProblem
+from optsched.model.dynamics import Dynamics, knot_blocks
+from optsched.model.knots import corners, graded_steps
+from optsched.model.propagate import block_maps, run_chain
+from optsched.model.recursion import MAX_STEPS, Replay, replay
+from optsched.model.spectrum import Modes
+from optsched.schedules.families import FAMILIES, Family, Parameter
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["Tuned", "Tuner", "named_families", "tune"]
+
+Floats = NDArray[np.float64]
+BLOCKS = 48  # graded towards both ends, besides the corners of the shape
+CORNER_TOL = 1e-2
+BUCKET = 64  # padded numbers of blocks are multiples of it, so that compiled code is shared
+PEAKS = 16  # rates that are tried where nothing is known
+PEAK_TOL = 2e-3  # in log rate: the loss is flat to second order
+WINDOW = 0.7  # in log rate, about the best peak of a neighbouring shape
+SAMPLES = 32  # shapes that are tried before the simplex; doubled from three numbers on
+SIMPLEX = 40  # evaluations of a simplex search for each number of the shape
+STARTS = 2
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A family's best member on a problem.
+
+    Attributes
+    ----------
+    name : str
+        Of the family.
+    peak : float
+        The tuned peak rate.
+    options : dict of str to float
+        The other hyperparameters, tuned or fixed.
+    at_bound : bool
+        Whether the peak sits at the problem's upper bound of the rate.
+    schedule : Schedule
+    replay : Replay
+        On the exact recursion.
+    evaluations : int
+        Number of losses that the search took.
+    """
+
+    name: str
+    peak: float
+    options: dict[str, float]
+    at_bound: bool
+    schedule: Schedule
+    replay: Replay
+    evaluations: int
+
+    @property
+    def excess_loss(self) -> float:
+        """Replayed excess loss."""
+        return self.replay.excess_loss
+
+
+@jax.jit
+def _final_loss(
+    dynamics: Dynamics, modes: Modes, length: Array, shape: dict[str, Array], peak: Array
+) -> Array:
+    """Final excess loss with the rates of a shape times the peak."""
+    knots = {name: value * peak if name == "eta" else value for name, value in shape.items()}
+    maps = block_maps(dynamics, modes, knot_blocks(length, knots))
+    return run_chain(dynamics, modes, maps)[1][-1]
+
+
+class Tuner:
+    """Search for the best member of a family on one problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        Peaks are bounded by its ``eta_cap``.
+    family : str
+        A name in `optsched.schedules.families.FAMILIES`.
+    free : sequence of str, optional
+        Hyperparameters besides the peak that are tuned; all that the family lists if not given.
+    fixed : mapping of str to float, optional
+        Values of others; those that are neither free nor fixed have their defaults.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        family: str,
+        free: Sequence[str] | None = None,
+        fixed: Mapping[str, float] | None = None,
+    ) -> None:
+        (self.family,) = named_families([family])
+        self.problem = problem
+        known = {p.name: p for p in self.family.parameters[1:]}
+        names = [n for n in known if n not in (fixed or {})] if free is None else list(free)
+        for field, given in (("free", names), ("fixed", list(fixed or {}))):
+            for name in given:
+                if name not in known:
+                    allowed = ", ".join(known) or f"none, as {family} has its peak alone"
+                    raise InvalidProblem(field, name, allowed)
+        self.free = [known[name] for name in names]
+        self.defaults = self.family.defaults | dict(fixed or {})
+        self.dynamics, self.modes = problem.dynamics, problem.modes.padded()
+        self.high = math.log(problem.eta_cap)
+        # The best peak falls at most as 1/T, and with the variance of the noise.
+        self.low = self.high - math.log(100.0 * problem.horizon) - 2.0 * math.log1p(problem.noise)
+        self.evaluations = 0
+
+    def options(self, shares: Sequence[float] | Floats) -> dict[str, float]:
+        """Hyperparameters at shares in [0, 1] of the ranges of the free ones."""
+        inside = np.clip(np.nan_to_num(np.asarray(shares, float)), 0.0, 1.0)
+        values = {p.name: p.at(float(x)) for p, x in zip(self.free, inside, strict=True)}
+        return self.defaults | values
+
+    def best_peak(self, options: Mapping[str, float], near: float | None = None) -> Peak:
+        """Best log peak of a shape, and log of the loss there.
+
+        With ``near``, a guess of the log peak, the search begins around it.
+        """
+        curve = _Curve(self, self.family(self.problem.horizon, 1.0, **options))
+        best = curve.search() if near is None else curve.search_near(near)
+        self.evaluations += curve.evaluations
+        return best
+
+    def shape(self, near: tuple[Floats, float] | None = None) -> tuple[Floats, Peak]:
+        """Shares of the best shape, and its peak.
+
+        With ``near``, shares and log peak of a similar problem, the search begins there.
+        """
+        if not self.free:
+            return np.zeros(0), self.best_peak(self.defaults, None if near is None else near[1])
+        tried: dict[bytes, tuple[Floats, Peak]] = {}
+        guess = [None if near is None else near[1]]
+
+        def loss(shares: Floats) -> float:
+            shares = np.clip(shares, 0.0, 1.0)
+            key = shares.tobytes()
+            if key not in tried:
+                tried[key] = shares, self.best_peak(self.options(shares), guess[0])
+                guess[0] = min((peak for _, peak in tried.values()), key=lambda p: p.loss).at
+            return tried[key][1].loss
+
+        def best() -> tuple[Floats, Peak]:
+            return min(tried.values(), key=lambda one: one[1].loss)
+
+        if len(self.free) == 1 and not self.free[0].integer:
+            _scan(loss, None if near is None else float(near[0][0]))
+            return best()
+        for shares in self._sample() if near is None else near[0][None]:
+            loss(shares)
+        ranked = sorted(tried.values(), key=lambda one: one[1].loss)[:STARTS]
+        for start, _ in ranked:
+            self._simplex(loss, start)
+        return best()
+
+    def _sample(self) -> Floats:
+        """Shapes to begin with: the default one, and a Sobol sequence."""
+        count = SAMPLES if len(self.free) < 3 else 2 * SAMPLES
+        points = qmc.Sobol(len(self.free), scramble=False).random(count)
+        return np.vstack([[_share(p, self.defaults[p.name]) for p in self.free], points])
+
+    def _simplex(self, loss: Any, start: Floats) -> None:
+        """Nelder-Mead in the box; what it tries is remembered by ``loss``."""
+        corner = start[None] + np.vstack([np.zeros(len(start)), 0.15 * np.eye(len(start))])
+        # Inwards where the start lies at the upper end: a flat simplex goes nowhere.
+        corner = np.where(corner > 1.0, 2.0 * start - corner, corner)
+        minimize(
+            loss,
+            start,
+            method="Nelder-Mead",
+            bounds=[(0.0, 1.0)] * len(start),
+            options={
+                "initial_simplex": corner,
+                "xatol": 1e-3,
+                "fatol": 1e-5,
+                "maxfev": SIMPLEX * len(start),
+            },
+        )
+
+    def result(self, shares: Floats, peak: Peak, replay_steps: int = MAX_STEPS) -> Tuned:
+        """The member with these hyperparameters, replayed."""
+        assert self.problem.spectrum is not None
+        options, rate = self.options(shares), min(math.exp(peak.at), self.problem.eta_cap)
+        schedule = self.family(self.problem.horizon, rate, **options)
+        played = replay(self.problem.spectrum, self.dynamics, schedule, max_steps=replay_steps)
+        bound = rate >= self.problem.eta_cap * (1 - 1e-12)
+        return Tuned(self.family.name, rate, options, bound, schedule, played, self.evaluations)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Log of a peak rate, and log of the loss there."""
+
+    at: float
+    loss: float
+
+
+class _Curve:
+    """Log loss of one shape against its log peak, on few blocks."""
+
+    def __init__(self, tuner: Tuner, unit: Schedule) -> None:
+        self.low, self.high, self.modes = tuner.low, tuner.high, tuner.modes
+        horizon, steps = unit.horizon, unit.steps
+        if len(steps) > 2 * BLOCKS:
+            steps = steps[corners(steps, unit.controls, CORNER_TOL)]
+        steps = np.union1d(graded_steps(horizon, BLOCKS), steps)
+        count = BUCKET * -(-len(steps) // BUCKET)
+        edges = np.append(steps, np.full(count + 1 - len(steps), horizon))
+        self.length = np.diff(edges).astype(float)
+        self.shape = {n: unit(np.minimum(edges, horizon - 1), n) for n in unit.controls}
+        self.dynamics = tuner.dynamics.for_blocks(self.length)
+        self.seen: dict[float, float] = {}
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.seen)
+
+    def __call__(self, log_peak: float) -> float:
+        log_peak = float(log_peak)
+        if log_peak not in self.seen:
+            arguments: Any = (self.length, self.shape, math.exp(log_peak))
+            excess = float(_final_loss(self.dynamics, self.modes, *arguments))
+            finite = 0.0 < excess < math.inf
+            self.seen[log_peak] = math.log(excess) if finite else math.inf
+        return self.seen[log_peak]
+
+    def _best(self) -> Peak:
+        at = min(self.seen, key=lambda x: self.seen[x])
+        return Peak(at, self.seen[at])
+
+    def _fine(self, low: float, high: float) -> Peak:
+        minimize_scalar(self, bounds=(low, high), method="bounded", options={"xatol": PEAK_TOL})
+        # A bounded search never reaches the bound itself, but what was seen includes it.
+        return self._best()
+
+    def search(self) -> Peak:
+        """A grid, then Brent's method around its best point."""
+        grid = np.linspace(self.low, self.high, PEAKS)
+        i = int(np.argmin([self(x) for x in grid]))
+        return self._fine(float(grid[max(i - 1, 0)]), float(grid[min(i + 1, PEAKS - 1)]))
+
+    def search_near(self, guess: float) -> Peak:
+        """Walk downhill from a guess until the minimum is enclosed, then Brent's method."""
+        middle, width = min(max(guess, self.low), self.high), WINDOW
+        while width < self.high - self.low:
+            low, high = max(middle - width, self.low), min(middle + width, self.high)
+            values = self(low), self(middle), self(high)
+            if min(values) == math.inf:
+                break
+            if values[1] <= min(values) or middle in (low, high):
+                better = low if values[0] < values[1] else high if values[2] < values[1] else None
+                if better is None:
+                    return self._fine(low, high)
+            middle, width = (low if values[0] <= values[2] else high), 1.5 * width
+        return self.search()
+
+
+def _scan(loss: Any, near: float | None) -> None:
+    """Minimise over one number in [0, 1]."""
+    if near is None:
+        grid = np.linspace(0.0, 1.0, 9)
+        i = int(np.argmin([loss(np.array([x])) for x in grid]))
+        low, high = float(grid[max(i - 1, 0)]), float(grid[min(i + 1, len(grid) - 1)])
+    else:
+        low, high = max(near - 0.15, 0.0), min(near + 0.15, 1.0)
+        for x in (low, near, high):
+            loss(np.array([x]))
+    minimize_scalar(
+        lambda x: loss(np.array([x])),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 3e-3},
+    )
+
+
+def _share(parameter: Parameter, value: float) -> float:
+    """Share of a parameter's range at which it has this value."""
+    low, high = parameter.low, parameter.high
+    if parameter.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)
+
+
+def named_families(names: Sequence[str]) -> list[Family]:
+    """Families by name; ``wsd`` is ``wsd_linear``.
+
+    Raises
+    ------
+    InvalidProblem
+        For a name that is not known.
+    """
+    aliases = {"wsd": "wsd_linear", "power": "power_law"}
+    found = []
+    for name in names:
+        known = FAMILIES.get(aliases.get(name, name))
+        if known is None:
+            raise InvalidProblem("families", name, ", ".join(FAMILIES))
+        found.append(known)
+    return found
+
+
+def tune(
+    problem: Problem,
+    family: str,
+    *,
+    free: Sequence[str] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    replay_steps: int = MAX_STEPS,
+) -> Tuned:
+    """Tune a family's hyperparameters on a problem, and replay its best member.
+
+    Parameters
+    ----------
+    problem : Problem
+        Peaks are bounded by its ``eta_cap``; a forced warm-up, floor or bound of the rate's
+        change do not count.
+    family : str
+        A name in `optsched.schedules.families.FAMILIES`; ``wsd`` is ``wsd_linear``, ``power`` is
+        ``power_law``.
+    free : sequence of str, optional
+        Hyperparameters besides the peak that are tuned, all if not given; ``()`` tunes the peak
+        alone.
+    fixed : mapping of str to float, optional
+        Values of others than the free ones, instead of their defaults.
+    replay_steps : int
+        Largest horizon that is replayed step by step.
+
+    Returns
+    -------
+    Tuned
+        The search is local from the best points of a sample: the best found.
+
+    Raises
+    ------
+    InvalidProblem
+        If the family or a hyperparameter is not known, or a value not allowed.
+    """
+    tuner = Tuner(problem, family, free, fixed)
+    with jax.enable_x64(True):
+        shares, peak = tuner.shape()
+    return tuner.result(shares, peak, replay_steps)
