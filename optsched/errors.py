@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optsched.control.solution import Solution
 
-__all__ = ["BadFile", "InvalidProblem", "MissingExtra", "OptschedError", "SolveFailed"]
+__all__ = [
+    "BadFile",
+    "InvalidProblem",
+    "MissingExtra",
+    "OptschedError",
+    "SolveFailed",
+    "SweepFailed",
+]
 
 
 class OptschedError(Exception):
@@ -62,3 +69,7 @@ class SolveFailed(OptschedError, RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.solution)
+
+
+class SweepFailed(OptschedError, RuntimeError):
+    """A sweep cannot go on, as its workers died or do not answer; the message says what is kept."""

@@ -1,0 +1,31 @@
+"""Tables of numbers as csv files."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optsched.schedules.files import atomic_path
+
+__all__ = ["write_table"]
+
+
+def write_table(
+    path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, overwrite: bool = False
+) -> None:
+    """Write rows with the same keys as csv, as a whole or not at all; None is an empty field.
+
+    Raises
+    ------
+    BadFile
+        If the file exists and is not to be overwritten, or cannot be written.
+    """
+    with (
+        atomic_path(path, overwrite=overwrite) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
