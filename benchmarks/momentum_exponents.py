@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optsched import Problem, Solution
+from optsched import Problem
 from optsched.studies.exponents import ExponentFit, fit_exponent
 from optsched.studies.scaling import (
     SCHEDULES,
@@ -110,7 +110,7 @@ class Rows:
         """Solve what the file does not have, and fit."""
 
         def kept(
-            problem: Problem, options: Mapping[str, Any], shorter: Solution | None
+            problem: Problem, options: Mapping[str, Any], shorter: ScalingPoint | None
         ) -> ScalingPoint:
             row = self.found.get((case.key, problem.horizon))
             point = None

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import click
 
 from optsched.errors import InvalidProblem
 
-__all__ = ["ABOVE_ONE", "Number", "problem_options"]
+__all__ = [
+    "ABOVE_ONE",
+    "Grid",
+    "Horizons",
+    "Number",
+    "problem_options",
+    "problem_options_without",
+]
 
 MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")
+MOST_POINTS, LONGEST = 10_000, 10**15
 
 
 class Number(click.ParamType):
@@ -30,96 +40,207 @@ class Number(click.ParamType):
             raise InvalidProblem(field, value, self.allowed) from None
 
 
+class Grid(click.ParamType):
+    """Increasing numbers: ``LOW:HIGH:COUNT``, evenly spaced, or a list with commas.
+
+    Parameters
+    ----------
+    least : int
+        Fewest numbers that are allowed.
+    """
+
+    name = "low:high:count"
+    unit, example = "numbers", "1.2:4:15 or 1.5,2,3"
+
+    def __init__(self, least: int = 2) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return self._between(value) if ":" in value else self._listed(value)
+        except ValueError as error:
+            field = param.name if param is not None else "value"
+            raise InvalidProblem(field, value, str(error)) from None
+
+    def _between(self, text: str) -> tuple[Any, ...]:
+        parts = text.split(":")
+        if len(parts) != 3:
+            raise ValueError(f"three numbers in LOW:HIGH:COUNT, such as {self.example}")
+        low, high = self.number(parts[0]), self.number(parts[1])
+        try:
+            count = float(parts[2])
+        except ValueError:
+            count = math.nan
+        least = max(self.least, 2)
+        if not (least <= count <= MOST_POINTS and count == int(count)):
+            raise ValueError(f"a whole COUNT from {least} to {MOST_POINTS} in LOW:HIGH:COUNT")
+        if not low < high:
+            raise ValueError("LOW below HIGH in LOW:HIGH:COUNT")
+        return self.spread(low, high, int(count))
+
+    def _listed(self, text: str) -> tuple[Any, ...]:
+        numbers = tuple(self.number(part) for part in text.split(","))
+        if len(numbers) < self.least:
+            raise ValueError(f"{self.least} {self.unit} or more, such as {self.example}")
+        if any(x >= y for x, y in pairwise(numbers)):
+            raise ValueError(f"{self.unit} that increase, such as {self.example}")
+        return numbers
+
+    def number(self, text: str) -> Any:
+        """One number; a ValueError says what is allowed."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"finite {self.unit}, such as {self.example}")
+        return value
+
+    def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
+        """Numbers from low to high."""
+        inner = (low + (high - low) * i / (count - 1) for i in range(1, count - 1))
+        # Rounded, as 1.2:4:15 means 1.4, not 1.4000000000000001.
+        return (low, *(float(f"{x:.12g}") for x in inner), high)
+
+
+class Horizons(Grid):
+    """Increasing whole numbers of steps: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
+
+    unit, example = "horizons", "1e2:1e8:13 or 1000,3162,1e4"
+
+    def number(self, text: str) -> int:
+        """One horizon; a ValueError says what is allowed."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (1.0 <= value <= LONGEST and value == int(value)):
+            raise ValueError(f"whole numbers of steps, 1 to 10^15, such as {self.example}")
+        return int(value)
+
+    def spread(self, low: int, high: int, count: int) -> tuple[int, ...]:
+        """Whole numbers of steps from low to high, evenly spaced in their logarithm."""
+        inner = (round(low * (high / low) ** (i / (count - 1))) for i in range(1, count - 1))
+        steps = (low, *inner, high)
+        same = [x for x, y in pairwise(steps) if x == y]
+        if same:
+            raise ValueError(f"a lower COUNT: two of {count} horizons round to {same[0]}")
+        return steps
+
+
 ABOVE_ONE = "a finite number greater than 1, up to 50"
-PROBLEM_OPTIONS = [
-    click.option("--a", type=Number(ABOVE_ONE), help="Exponent of the target, a > 1. Required."),
-    click.option(
+PROBLEM_OPTIONS = {
+    "a": click.option(
+        "--a", type=Number(ABOVE_ONE), help="Exponent of the target, a > 1. Required."
+    ),
+    "b": click.option(
         "--b", type=Number(ABOVE_ONE), help="Exponent of the covariance, b > 1. Required."
     ),
-    click.option(
+    "horizon": click.option(
         "--horizon",
         type=Number("a whole number of steps, 1 to 10^15"),
         help="Number of training steps T. Required; verify takes it from the file, and with"
         " batch a control, solve chooses it for --samples or --cost.",
     ),
-    click.option(
+    "features": click.option(
         "--features",
         type=Number("a whole number >= 1, or inf"),
         default=1000,
         show_default=True,
         help="Number of features N, or inf.",
     ),
-    click.option(
+    "batch_size": click.option(
         "--batch-size",
         type=Number("a number >= 1"),
         default=5.0,
         show_default=True,
         help="Minibatch size m.",
     ),
-    click.option(
+    "noise": click.option(
         "--noise",
         type=Number("a number >= 0"),
         default=0.5,
         show_default=True,
         help="Standard deviation sigma of the label noise.",
     ),
-    click.option(
+    "eta_max": click.option(
         "--eta-max",
         type=Number("a number > 0"),
         default=None,
         help="Upper bound of the learning rate; the rate itself if it is no control.  [default:"
         " 1; none where momentum is a control]",
     ),
-    click.option(
+    "warmup": click.option(
         "--warmup",
         type=Number("a whole number >= 0"),
         default=0,
         show_default=True,
         help="Steps of a forced linear warm-up.",
     ),
-    click.option(
+    "eta_min": click.option(
         "--eta-min",
         type=Number("a number >= 0"),
         default=0.0,
         show_default=True,
         help="Floor of the rate after warm-up.",
     ),
-    click.option(
+    "max_change": click.option(
         "--max-change",
         type=Number("a number > 0"),
         default=None,
         help="Largest change of the rate from one step to the next.",
     ),
-    click.option(
+    "momentum": click.option(
         "--momentum",
         default=None,
         help=f"One of {', '.join(MOMENTA)}; follows from the controls if not given.",
     ),
-    click.option("--beta", type=Number("a number in [0, 1)"), help="Momentum, where it is held."),
-    click.option("--nu", type=Number("a number in [0, 1]"), help="Its weight, where it is held."),
-    click.option(
+    "beta": click.option(
+        "--beta", type=Number("a number in [0, 1)"), help="Momentum, where it is held."
+    ),
+    "nu": click.option(
+        "--nu", type=Number("a number in [0, 1]"), help="Its weight, where it is held."
+    ),
+    "ema": click.option(
         "--ema",
         type=Number("a number in [0, 1)"),
         help="Decay of the average of the weights, where it is held; its loss then counts.",
     ),
-    click.option(
+    "weight_decay": click.option(
         "--weight-decay",
         type=Number("a number >= 0"),
         default=0.0,
         show_default=True,
         help="Decoupled weight decay.",
     ),
-    click.option(
+    "samples": click.option(
         "--samples",
         type=Number("a number >= the horizon"),
         default=None,
         help="Budget of samples where batch is a control.  [default: batch size times horizon]",
     ),
-]
+}
 
 
 def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that describe a problem."""
-    for option in reversed(PROBLEM_OPTIONS):
-        command = option(command)
-    return command
+    return problem_options_without()(command)
+
+
+def problem_options_without(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator that adds the options of a problem but some, by parameter name.
+
+    A command leaves out what it has in another form, ``horizon`` where it takes several, and what
+    it gives another default.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, option in reversed(PROBLEM_OPTIONS.items()):
+            if name not in names:
+                command = option(command)
+        return command
+
+    assert {*names} <= {*PROBLEM_OPTIONS}
+    return decorate

@@ -1,0 +1,172 @@
+"""``optsched scaling``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.options import Horizons, Number, problem_options_without
+from optsched.errors import InvalidProblem, SolveFailed
+
+if TYPE_CHECKING:
+    from optsched.studies.scaling import Scaling, ScalingPoint
+
+__all__ = ["scaling"]
+
+STUDY_GAP = 1e3  # the lower bound is not reported, and refining it is most of a solve
+
+
+@click.command()
+@problem_options_without("horizon", "features")
+@click.option(
+    "--features",
+    type=Number("a whole number >= 1, or inf"),
+    default="inf",
+    show_default=True,
+    help="Number of features N; what a finite one leaves out bends long horizons.",
+)
+@click.option(
+    "--horizons",
+    type=Horizons(),
+    help="LOW:HIGH:COUNT, evenly spaced in log T, or a list with commas. Required.",
+)
+@click.option(
+    "--control",
+    "controls",
+    default="eta",
+    show_default=True,
+    help="What the optimum schedules: any of eta, beta, nu, batch, ema, with commas.",
+)
+@click.option(
+    "--schedule",
+    default="optimal",
+    show_default=True,
+    help="optimal, constant, power, linear, cosine, wsd, or another family: what is followed.",
+)
+@click.option(
+    "--skip",
+    type=Number("a whole number >= 0"),
+    default=0,
+    show_default=True,
+    help="Number of the shortest horizons that are not fitted.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(),
+    default=None,
+    help="Figure of the losses, their fit and the local slopes: .png, .pdf, .svg.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite an existing figure.")
+def scaling(**options: Any) -> None:
+    """Follow a schedule along horizons, and fit how its loss falls."""
+    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+
+    horizons, skip = options["horizons"], options["skip"]
+    if horizons is None:
+        raise InvalidProblem("horizons", None, "LOW:HIGH:COUNT or a list; give --horizons")
+    if not (skip >= 0 and float(skip).is_integer()):
+        raise InvalidProblem("skip", skip, "a whole number >= 0")
+    if options["plot"]:
+        check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
+    problem = make_problem({**options, "horizon": horizons[-1]})
+    use_compilation_cache()
+    from optsched.studies.scaling import scaling as run
+
+    with _progress(len(horizons)) as told:
+        study = run(
+            problem,
+            horizons,
+            schedule=options["schedule"],
+            solve_options={"gap": STUDY_GAP},
+            skip=int(skip),
+            progress=told,
+        )
+    if study.fit is None:
+        raise SolveFailed("fewer than two horizons were solved: " + "; ".join(study.warnings))
+    if options["plot"]:
+        from optsched.plots_scaling import plot_scaling
+
+        save_figure(plot_scaling(study), options["plot"], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps(study.summary()))
+    else:
+        _report(study, options["plot"])
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[ScalingPoint], None]]:
+    """A bar on the standard error, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("horizons", total=total)
+
+        def told(point: ScalingPoint) -> None:
+            bar.update(task, advance=1, description=f"T = {point.horizon:,}")
+
+        yield told
+
+
+def _report(study: Scaling, plot: str | None) -> None:
+    """Print a row for each horizon, the exponents beside theory, and warnings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    p = study.problem
+    console.print(
+        f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), N = {p.features:g}, m = {p.batch_size:g},"
+        f" sigma = {p.noise:g}: {study.schedule} schedule, tuned: {', '.join(study.tuned)}"
+    )
+    rows = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("steps T", "excess loss", "local slope", "peak rate", "annealing time"):
+        rows.add_column(title, justify="right")
+    assert study.fit is not None
+    slopes = dict(zip(study.fit.horizons[1:].tolist(), study.fit.local_slopes, strict=True))
+    for point in study.points:
+        rows.add_row(
+            f"{point.horizon:,}",
+            f"{point.excess_loss:.6g}",
+            _number(slopes.get(float(point.horizon), math.nan)),
+            f"{point.peak_eta:.4g}",
+            "" if math.isnan(point.annealing_time) else f"{point.annealing_time:.4g}",
+        )
+    console.print(rows)
+    console.print()
+    fitted = Table(box=None, pad_edge=False, header_style="bold")
+    fitted.add_column("exponent")
+    for title in ("fitted", "standard error", "drift", "limit", "its error", "theory"):
+        fitted.add_column(title, justify="right")
+    fits = study.fit, study.peak_fit, study.annealing_fit
+    names = {
+        "expected": "loss ~ T^-p",
+        "expected_peak": "peak rate ~ T^-q",
+        "expected_annealing": "annealing time ~ T^r",
+    }
+    for (name, label), fit in zip(names.items(), fits, strict=True):
+        if fit is None:
+            continue
+        sign = 1.0 if study.exponents[name][0] == fit.exponent else -1.0
+        values = (sign * fit.exponent, fit.stderr, sign * fit.drift, sign * fit.extrapolated)
+        theory = study.theory.get(name, math.nan)
+        cells = (_number(x) for x in (*values, fit.extrapolated_stderr, theory))
+        fitted.add_row(label, *cells)
+    console.print(fitted)
+    for line in study.warnings:
+        console.print(f"warning: {line}")
+    if plot:
+        console.print(f"wrote {plot}")
+
+
+def _number(value: float) -> str:
+    # Plus 0, as a rate at its bound has an exponent of -0.
+    return "" if math.isnan(value) else f"{round(value, 4) + 0.0:.4f}"
