@@ -1,0 +1,138 @@
+"""``optsched compute``."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.options import Horizons, Number, problem_options_without
+from optsched.errors import InvalidProblem
+
+__all__ = ["compute"]
+
+MOST = 1e30
+
+
+class Budgets(Horizons):
+    """Increasing budgets of compute: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
+
+    unit, example = "budgets", "1e6:1e12:4 or 1e6,1e8"
+
+    def number(self, text: str) -> Any:
+        """One budget; a ValueError says what is allowed."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 1.0 <= value <= MOST:
+            raise ValueError(f"numbers from 1 to 1e30, such as {self.example}")
+        return value
+
+    def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
+        """Budgets from low to high, evenly spaced in their logarithm."""
+        inner = (low * (high / low) ** (i / (count - 1)) for i in range(1, count - 1))
+        return (low, *(float(f"{x:.12g}") for x in inner), high)
+
+
+@click.command()
+@problem_options_without("horizon", "features", "samples")
+@click.option(
+    "--budgets",
+    type=Budgets(1),
+    help="Budgets C = N T, LOW:HIGH:COUNT, evenly spaced in log C, or a list. Required.",
+)
+@click.option(
+    "--samples",
+    type=Number("a number >= the batch size"),
+    default=None,
+    help="Number of samples there are, which bounds steps times batch size.  [default: no bound]",
+)
+@click.option(
+    "--schedule",
+    default="optimal",
+    show_default=True,
+    help="optimal, constant, power, linear, cosine, wsd, or another family.",
+)
+@click.option("--plot", type=click.Path(), help="Figure of losses and splits: .png, .pdf, .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite an existing figure.")
+def compute(**options: Any) -> None:
+    """Split budgets of compute into features N and steps T."""
+    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.studies.compute import compute_optimal
+
+    budgets = options["budgets"]
+    if budgets is None:
+        raise InvalidProblem("budgets", None, "LOW:HIGH:COUNT or a list; give --budgets")
+    if options["plot"]:
+        check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
+    fields = {name: value for name, value in options.items() if name != "samples"}
+    problem = make_problem({**fields, "horizon": 1})
+    use_compilation_cache()
+    study = compute_optimal(
+        problem, budgets, schedule=options["schedule"], samples=options["samples"]
+    )
+    if options["plot"]:
+        save_figure(_figure(study), options["plot"], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps(study.summary()))
+    else:
+        _report(study, options["plot"])
+
+
+def _figure(study: Any) -> Any:
+    from matplotlib.figure import Figure
+
+    from optsched.study_plots import plot_compute, plot_split
+
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plot_compute(left, study)
+    plot_split(right, study)
+    return figure
+
+
+def _report(study: Any, plot: str | None) -> None:
+    """Print a row for each budget, the exponents beside theory, and warnings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    p = study.problem
+    console.print(
+        f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), m = {p.batch_size:g}, sigma = {p.noise:g}:"
+        f" {study.schedule} schedule"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("compute C", "features N", "within 1 %", "steps T", "excess loss", "peak rate"):
+        table.add_column(title, justify="right")
+    for split in study.splits:
+        best = split.best
+        table.add_row(
+            f"{split.budget:.4g}",
+            f"{best.features:,.0f}",
+            f"{split.features_low:,.0f} to {split.features_high:,.0f}",
+            f"{best.horizon:,}",
+            f"{best.excess_loss:.6g}",
+            f"{best.peak_eta:.4g}",
+        )
+    console.print(table)
+    fitted = Table(box=None, pad_edge=False, header_style="bold")
+    fitted.add_column("exponent in C")
+    for title in ("fitted", "standard error", "theory"):
+        fitted.add_column(title, justify="right")
+    for name, fit in study.fits.items():
+        theory = study.theory.get(name, math.nan)
+        cells = (study.exponent(name), fit.stderr, theory)
+        shown = ("" if math.isnan(x) else f"{x:.4f}" for x in cells)
+        fitted.add_row(name.replace("_", " "), *shown)
+    if study.fits:
+        console.print(fitted)
+    for line in study.warnings:
+        console.print(f"warning: {line}")
+    if plot:
+        console.print(f"wrote {plot}")
