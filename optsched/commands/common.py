@@ -1,15 +1,21 @@
-"""What several commands do: build a problem, keep compiled code, save a figure."""
+"""What several commands do: build a problem, keep compiled code, save a figure, show progress."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optsched.commands.options import ABOVE_ONE
 from optsched.errors import InvalidProblem
 
-__all__ = ["make_problem", "save_figure", "use_compilation_cache"]
+if TYPE_CHECKING:
+    from optsched.studies.sweep import Progress
+
+__all__ = ["make_problem", "save_figure", "sweep_progress", "use_compilation_cache"]
 
 
 def make_problem(options: dict[str, Any]) -> Any:
@@ -50,3 +56,41 @@ def save_figure(figure: Any, path: str, force: bool) -> None:
 
     with atomic_path(path, overwrite=force) as temporary:
         figure.savefig(temporary, dpi=200)
+
+
+@contextmanager
+def sweep_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Bar for a sweep with an estimate of the time left: on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, failed="", left="")
+
+        def report(now: Progress) -> None:
+            failed = f"{now.failed} failed" if now.failed else ""
+            left = "" if math.isnan(now.seconds_left) else f"{_duration(now.seconds_left)} left"
+            bar.update(task, completed=now.done, total=now.total, failed=failed, left=left)
+
+        yield report
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds, with two units at most."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
 UNDERFLOW = 1e-250
+LEAST_BOUNDED = 1e-120
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ def global_bound(problem: Problem, incumbent: float, target: float) -> float:
     ----------
     problem : Problem
     incumbent : float
-        Excess loss of a known schedule; below 1e-250, where it underflows, the bound is 0.
+        Excess loss of a known schedule; below 1e-120 the bound is 0, as what it is made of, the
+        losses along the way and their products, may underflow.
     target : float
         Relative gap at which refinement stops.
     """
-    if incumbent < UNDERFLOW:
+    if incumbent < LEAST_BOUNDED:
         return 0.0
     noise, cap = problem.noise**2, problem.eta_cap
     arguments = (problem.modes, problem.batch_size, noise, cap, problem.horizon, incumbent)

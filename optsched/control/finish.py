@@ -70,6 +70,8 @@ def _certificate(problem: Problem, stage: Stage, played: Replay, gap: float) -> 
     if not problem.rate_only:
         missing.append("global optimality: the best of several local searches, without a bound")
         missing.append("schedules that are not linear between the nodes on the log clock")
+    elif bound == 0.0 and not tiny:
+        missing.append("the lower bound, as losses this small underflow on the way to it")
     elif problem.warmup or problem.eta_min or problem.max_change is not None:
         missing.append("the lower bound ignores warm-up, floor and bounded change (still valid)")
     if stage.residual > stage.tol:
@@ -95,7 +97,7 @@ def _certificate(problem: Problem, stage: Stage, played: Replay, gap: float) -> 
 def _gap(problem: Problem, excess_loss: float, bound: float) -> float:
     if bound > 0.0:
         return excess_loss / bound - 1.0
-    return 0.0 if problem.rate_only else math.inf
+    return 0.0 if problem.rate_only and excess_loss < UNDERFLOW else math.inf
 
 
 def _message(

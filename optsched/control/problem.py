@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from optsched.control.updates import control_names, momentum_name
@@ -29,6 +29,10 @@ PLAIN: dict[str, Any] = {
 }
 JOINT_NODES = 4  # a bin of eigenvalues, good to 1e-4: the replay runs all of them anyway
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
+
+
+# Problems of a study differ in their horizons alone, which the limit does not see.
+_known_limit = lru_cache(maxsize=32)(momentum_limit)
 
 
 def _number(name: str, value: Any, allowed: str, check: Callable[[float], bool]) -> float:
@@ -244,8 +248,8 @@ class Problem:
         m = 1e15 if "batch_size" in self.controls else self.batch_size
         if self.scheduled_momentum:
             return noise_limit(self.spectrum, m)
-        beta, nu = self.held_momentum
-        return momentum_limit(self.spectrum, m, beta, nu)
+        limit = _known_limit if isinstance(self.spectrum, PowerLawSpectrum) else momentum_limit
+        return limit(self.spectrum, m, *self.held_momentum)
 
     @property
     def contains_plain(self) -> bool:

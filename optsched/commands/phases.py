@@ -1,0 +1,163 @@
+"""``optsched phase-diagram``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optsched.commands.common import save_figure, sweep_progress, use_compilation_cache
+from optsched.commands.options import Grid, Horizons, Number, problem_options_without
+from optsched.errors import InvalidProblem
+
+__all__ = ["phase_diagram"]
+
+TABLE = "phases.csv"
+
+
+@click.command("phase-diagram")
+@click.option(
+    "--a", "grid_a", type=Grid(1), help="Exponents of the target, LOW:HIGH:COUNT. Required."
+)
+@click.option(
+    "--b", "grid_b", type=Grid(1), help="Exponents of the covariance, LOW:HIGH:COUNT. Required."
+)
+@click.option(
+    "--horizons",
+    type=Horizons(),
+    default="1e3:1e8:6",
+    show_default=True,
+    help="Horizons of every cell, LOW:HIGH:COUNT, evenly spaced in their logarithm.",
+)
+@click.option(
+    "--features",
+    type=Number("a whole number >= 1, or inf"),
+    default=math.inf,
+    show_default=True,
+    help="Number of features N, or inf.",
+)
+@problem_options_without("a", "b", "horizon", "samples", "features")
+@click.option(
+    "--control",
+    "controls",
+    default="eta",
+    show_default=True,
+    help="What is scheduled, with commas; with beta or nu, also where that pays.",
+)
+@click.option(
+    "--families",
+    default="constant,linear,cosine,wsd",
+    show_default=True,
+    help="Families whose regret is measured at the longest horizon, with commas.",
+)
+@click.option("--output", type=click.Path(), help="Folder of the sweep, which resumes. Required.")
+@click.option("--plot", type=click.Path(), help="Figure of the maps: .png, .pdf, .svg.")
+@click.option(
+    "--workers",
+    type=Number("a whole number >= 1"),
+    default=None,
+    help="Number of processes.  [default: one a core]",
+)
+@click.option("--dask", default=None, help="Address of the scheduler of a Dask cluster to run on.")
+@click.option("--retry-failed", is_flag=True, help="Do cells again that failed in an earlier run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite an existing figure.")
+def phase_diagram(**options: Any) -> None:
+    """Map exponents, annealing and regrets over a plane of (a, b)."""
+    from optsched.control.problem import Problem
+    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.studies.phases import phase_diagram as run
+
+    for field in ("grid_a", "grid_b", "output"):
+        if options[field] is None:
+            name = field.removeprefix("grid_")
+            allowed = "a folder" if name == "output" else "LOW:HIGH:COUNT, such as 1.2:4:15"
+            raise InvalidProblem(name, None, f"{allowed}; give --{name}")
+    if options["plot"]:
+        check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
+    use_compilation_cache()
+    names = ("features", "batch_size", "noise", "eta_max", "warmup", "eta_min", "max_change")
+    names += ("momentum", "beta", "nu", "ema", "weight_decay", "controls")
+    given = {name: options[name] for name in names}
+    # Exponents of its own only have to be allowed: a cell brings its own.
+    like = Problem(options["grid_a"][0], options["grid_b"][0], options["horizons"][-1], **given)
+    families = [name.strip() for name in options["families"].split(",") if name.strip()]
+    with _place(options) as place, sweep_progress("cells") as report:
+        diagram = run(
+            options["grid_a"],
+            options["grid_b"],
+            options["horizons"],
+            like=like,
+            families=families,
+            folder=options["output"],
+            retry_failed=options["retry_failed"],
+            progress=report,
+            **place,
+        )
+    diagram.save(Path(options["output"]) / TABLE, overwrite=True)
+    if options["plot"]:
+        from optsched.plots_phases import plot_phase_diagram
+
+        save_figure(plot_phase_diagram(diagram), options["plot"], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps(diagram.summary()))
+    else:
+        _report(diagram, options)
+
+
+def _place(options: dict[str, Any]) -> Any:
+    """Context of the keywords that say where the cells run."""
+    address, workers = options["dask"], options["workers"]
+    if address is None:
+        if workers is not None and not (workers >= 1 and float(workers).is_integer()):
+            raise InvalidProblem("workers", workers, "a whole number >= 1")
+        return nullcontext({"workers": None if workers is None else int(workers)})
+    if workers is not None:
+        raise InvalidProblem("workers", workers, "nothing beside --dask, which has its own")
+    return _on_dask(address)
+
+
+@contextmanager
+def _on_dask(address: str) -> Iterator[dict[str, Any]]:
+    from optsched.studies.sweep import dask_executor
+
+    with dask_executor(address) as executor:
+        yield {"executor": executor}
+
+
+def _report(diagram: Any, options: dict[str, Any]) -> None:
+    """A few lines about the whole, and what failed."""
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from optsched.studies.phases import FIELDS
+
+    console = Console(highlight=False, soft_wrap=True)
+    rows, sweep = diagram.sweep.rows, diagram.sweep
+    seconds = sum(row.seconds for row in rows)
+    console.print(
+        f"{len(rows)} cells, {len(diagram.failed)} failed, {sweep.resumed} found finished;"
+        f" {seconds / len(rows):.2g} s a cell"
+    )
+    for name in sweep.corrupt:
+        console.print(f"{name} could not be used and was done again")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("over the cells")
+    for title in ("least", "median", "largest"):
+        table.add_column(title, justify="right")
+    for name in diagram.names:
+        values = diagram.field(name)
+        numbers = np.nanquantile(values, [0.0, 0.5, 1.0])
+        table.add_row(FIELDS[name].label, *(f"{x:.3g}" for x in numbers))
+    console.print(table)
+    for row in diagram.failed:
+        console.print(f"a = {row.cell['a']:g}, b = {row.cell['b']:g} failed: {row.error}")
+    console.print(f"table in {Path(options['output']) / TABLE}")
+    if options["plot"]:
+        console.print(f"figure in {options['plot']}")
