@@ -1,0 +1,104 @@
+"""``optsched reproduce``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optsched.commands.common import save_figure, use_compilation_cache
+from optsched.errors import BadFile, InvalidProblem
+
+__all__ = ["reproduce"]
+
+
+@click.command()
+@click.argument("figure")
+@click.option("--output", type=click.Path(), help="Folder for the figures and tables. Required.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def reproduce(figure: str, output: str | None, as_json: bool, force: bool) -> None:
+    """Recompute a FIGURE of the paper: fig1b, fig2, fig3, fig4, fig5 or all."""
+    from optsched.studies.figures import FIGURES
+    from optsched.studies.figures import reproduce as run
+
+    if figure not in (*FIGURES, "all"):
+        raise InvalidProblem("figure", figure, ", ".join((*FIGURES, "all")))
+    if output is None:
+        raise InvalidProblem("output", None, "a folder; give --output")
+    names, folder = list(FIGURES) if figure == "all" else [figure], Path(output)
+    _check_folder(folder, names, force)
+    use_compilation_cache()
+    told = {}
+    for name in names:
+        with _status(name) as progress:
+            paper = run(name, progress=progress)
+        told[name] = _write(paper, folder, force)
+        if not as_json:
+            _report(paper, told[name]["files"])
+    if as_json:
+        click.echo(json.dumps(told))
+
+
+def _check_folder(folder: Path, names: list[str], force: bool) -> None:
+    """Refuse before minutes of work what could not be written after it."""
+    if folder.exists() and not folder.is_dir():
+        raise BadFile(f"{folder}: is a file; give a folder")
+    there = [f"{n}{end}" for n in names for end in (".png", ".csv", "-exponents.csv")]
+    for file in there:
+        if (folder / file).exists() and not force:
+            raise BadFile(f"{folder / file}: exists already; give --force to overwrite it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFile(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def _status(name: str) -> Iterator[Any]:
+    """A line on stderr about what is computed, if that is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(name) as status:
+        yield lambda text: status.update(f"{name}: {text}")
+
+
+def _write(paper: Any, folder: Path, force: bool) -> dict[str, Any]:
+    from optsched.plots_figures import plot_paper_figure
+    from optsched.studies.tables import write_table
+
+    tables = paper.tables()
+    for file, rows in tables.items():
+        write_table(folder / file, rows, overwrite=force)
+    picture = folder / f"{paper.name}.png"
+    save_figure(plot_paper_figure(paper), str(picture), force)
+    files = [str(picture), *(str(folder / file) for file in tables)]
+    return {"caption": paper.caption, "exponents": paper.exponent_rows(), "files": files}
+
+
+def _report(paper: Any, files: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{paper.name}: {paper.caption}")
+    if paper.exponents:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("exponent of", "phase", "points"):
+            table.add_column(title)
+        for title in ("paper", "theory", "ours", "std. error"):
+            table.add_column(title, justify="right")
+        for row in paper.exponent_rows():
+            numbers = (row[name] for name in ("paper", "theory", "ours", "stderr"))
+            shown = ("" if x is None else f"{x:.4f}" for x in numbers)
+            table.add_row(row["quantity"], row["phase"], row["points"], *shown)
+        console.print(table)
+    console.print(f"files: {', '.join(files)}")
