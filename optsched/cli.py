@@ -6,6 +6,11 @@ import sys
 
 import click
 
+from optsched.commands.compare import compare
+from optsched.commands.compute import compute
+from optsched.commands.phases import phase_diagram
+from optsched.commands.reproduce import reproduce
+from optsched.commands.scaling import scaling
 from optsched.commands.solve import solve
 from optsched.commands.verify import verify
 from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
@@ -19,7 +24,7 @@ def cli() -> None:
     """Optimal learning-rate schedules for SGD on power-law random features."""
 
 
-for command in (solve, verify):
+for command in (solve, verify, compare, scaling, compute, phase_diagram, reproduce):
     cli.add_command(command)
 
 

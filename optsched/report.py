@@ -14,14 +14,15 @@ from optsched.control.solution import Solution
 from optsched.studies.tuning import Tuned
 from optsched.studies.verify import Verification
 
-__all__ = ["solution_report", "verification_report"]
+__all__ = ["describe", "solution_report", "verification_report"]
 
 
 def _percent(x: float) -> str:
     return f"{100 * x:+.3g} %"
 
 
-def _describe(problem: Problem) -> str:
+def describe(problem: Problem) -> str:
+    """A problem in one line."""
     p = problem
     return (
         f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), T = {p.horizon:,} steps, "
@@ -55,7 +56,7 @@ def solution_report(
     """Print a solution, its certificate and the tuned baselines."""
     console = Console(highlight=False, soft_wrap=True)
     problem, proof = solution.problem, solution.certificate
-    console.print(_describe(problem))
+    console.print(describe(problem))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("schedule")
     for title in ("peak rate", "excess loss", "bias", "variance", "to optimum"):
@@ -142,7 +143,7 @@ def verification_report(result: Verification, file: str) -> None:
     """Print what a replay found."""
     console = Console(highlight=False, soft_wrap=True)
     played, problem = result.replay, result.problem
-    console.print(_describe(problem))
+    console.print(describe(problem))
     if result.status == "diverges":
         console.print(
             f"{file}: the recursion diverges (peak rate {result.schedule.peak:.4g},"

@@ -18,6 +18,7 @@ from scipy.special import zeta
 
 from optsched import InvalidProblem, Problem, SolveFailed, TabulatedSpectrum, solve
 from optsched.cli import main
+from optsched.plots.compute import plot_compute, plot_iso_flop, plot_split
 from optsched.studies.compute import (
     ComputeOptimal,
     compute_optimal,
@@ -27,7 +28,6 @@ from optsched.studies.compute import (
 )
 from optsched.studies.compute_split import Split, Study, best_split
 from optsched.studies.scaling import SCHEDULES, ScalingPoint
-from optsched.study_plots import plot_compute, plot_iso_flop, plot_split
 
 EASY, HARD = Problem(2, 1.5, 10), Problem(1.5, 2, 10)
 OPTIONS = {"gap": 1e3, "replay_steps": 1000}

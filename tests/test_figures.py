@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from optsched import InvalidProblem, Problem, solve
 from optsched.cli import main
-from optsched.plots_figures import plot_panel, plot_paper_figure
+from optsched.plots.figures import plot_panel, plot_paper_figure
 from optsched.studies import figures
 from optsched.studies.figures import FIGURES, reproduce
 from optsched.studies.paper import Curve, Panel, PaperFigure

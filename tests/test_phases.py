@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from optsched import InvalidProblem, Problem, solve
 from optsched.cli import main
 from optsched.errors import BadFile
-from optsched.plots_phases import plot_phase, plot_phase_diagram
+from optsched.plots.phases import plot_phase, plot_phase_diagram
 from optsched.studies.cells import canonical
 from optsched.studies.phases import FIELDS, PhaseDiagram, phase_cell, phase_diagram
 from optsched.studies.scaling import scaling

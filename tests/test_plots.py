@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from optsched import Problem, solve
-from optsched.plots import plot_loss, plot_schedule, plot_solution
+from optsched.plots.solution import plot_loss, plot_schedule, plot_solution
 from optsched.studies.baselines import best_baselines
 
 

@@ -87,7 +87,7 @@ def compute(**options: Any) -> None:
 def _figure(study: Any) -> Any:
     from matplotlib.figure import Figure
 
-    from optsched.study_plots import plot_compute, plot_split
+    from optsched.plots.compute import plot_compute, plot_split
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -101,7 +101,7 @@ def phase_diagram(**options: Any) -> None:
         )
     diagram.save(Path(options["output"]) / TABLE, overwrite=True)
     if options["plot"]:
-        from optsched.plots_phases import plot_phase_diagram
+        from optsched.plots.phases import plot_phase_diagram
 
         save_figure(plot_phase_diagram(diagram), options["plot"], options["force"])
     if options["as_json"]:

@@ -72,7 +72,7 @@ def _status(name: str) -> Iterator[Any]:
 
 
 def _write(paper: Any, folder: Path, force: bool) -> dict[str, Any]:
-    from optsched.plots_figures import plot_paper_figure
+    from optsched.plots.figures import plot_paper_figure
     from optsched.studies.tables import write_table
 
     tables = paper.tables()

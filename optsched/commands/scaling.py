@@ -91,7 +91,7 @@ def scaling(**options: Any) -> None:
     if study.fit is None:
         raise SolveFailed("fewer than two horizons were solved: " + "; ".join(study.warnings))
     if options["plot"]:
-        from optsched.plots_scaling import plot_scaling
+        from optsched.plots.scaling import plot_scaling
 
         save_figure(plot_scaling(study), options["plot"], options["force"])
     if options["as_json"]:

@@ -188,7 +188,7 @@ def solve(**options: Any) -> None:
 
         baselines = best_baselines(solution.problem.plain)
     if options["plot"]:
-        from optsched.plots import plot_solution
+        from optsched.plots.solution import plot_solution
 
         save_figure(plot_solution(solution, baselines), options["plot"], options["force"])
     if options["as_json"]:

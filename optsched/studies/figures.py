@@ -1,6 +1,6 @@
 r"""The figures of Bordelon & Mori (arXiv 2602.04774), recomputed.
 
-Every function in `FIGURES` returns the numbers of one figure; `optsched.plots_figures` draws them.
+Every function in `FIGURES` returns the numbers of one figure; `optsched.plots.figures` draws them.
 The setting is the paper's: N = 1000, m = 5, sigma = 0.5, eta_max = 1, and (a, b) as listed with
 each figure. Beside the exponents of what is drawn there are those of longer horizons with
 infinitely many features: local slopes still drift where the paper can draw, and what N = 1000

@@ -141,7 +141,7 @@ class FamilyFinder:
     def __call__(
         self, problem: Problem, options: Mapping[str, Any], shorter: ScalingPoint | None
     ) -> ScalingPoint:
-        """Tune on a problem; of the options, only ``replay_steps`` counts."""
+        """Tune on a problem; of the options, ``replay_steps`` and ``replay_tol`` count."""
         self._check(problem)
         began = time.perf_counter()
         tuner = Tuner(problem, self.family, self.free)
@@ -149,7 +149,7 @@ class FamilyFinder:
         start = None if shorter is None or len(tuner.free) < WARM else shorter.start
         with jax.enable_x64(True):
             shares, peak = tuner.shape() if start is None else _warm(tuner, start)
-        replayed = {k: options[k] for k in ("replay_steps",) if k in options}
+        replayed = {k: options[k] for k in ("replay_steps", "replay_tol") if k in options}
         found = tuner.result(shares, peak, **replayed)
         ends = tuple(p.name for p in tuner.free if _at_end(p, found.options[p.name]))
         good = math.isfinite(found.excess_loss)

@@ -15,33 +15,25 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import qmc
 
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
-from optsched.model.dynamics import Dynamics, knot_blocks
-from optsched.model.knots import corners, graded_steps
-from optsched.model.propagate import block_maps, run_chain
 from optsched.model.recursion import MAX_STEPS, Replay, replay
-from optsched.model.spectrum import Modes
 from optsched.schedules.families import FAMILIES, Family, Parameter
 from optsched.schedules.schedule import Schedule
+from optsched.studies.peaks import Curve, Peak
 
-__all__ = ["Tuned", "Tuner", "named_families", "tune"]
+__all__ = ["Peak", "Tuned", "Tuner", "named_families", "tune"]
 
 Floats = NDArray[np.float64]
-BLOCKS = 48  # graded towards both ends, besides the corners of the shape
-CORNER_TOL = 1e-2
-BUCKET = 64  # padded numbers of blocks are multiples of it, so that compiled code is shared
-PEAKS = 16  # rates that are tried where nothing is known
-PEAK_TOL = 2e-3  # in log rate: the loss is flat to second order
-WINDOW = 0.7  # in log rate, about the best peak of a neighbouring shape
 SAMPLES = 32  # shapes that are tried before the simplex; doubled from three numbers on
 SIMPLEX = 40  # evaluations of a simplex search for each number of the shape
 STARTS = 2
+FRESH = 0.05
+REPLAY_TOL = 1e-5  # that of `replay`
 
 
 @dataclass(frozen=True)
@@ -79,16 +71,6 @@ class Tuned:
         return self.replay.excess_loss
 
 
-@jax.jit
-def _final_loss(
-    dynamics: Dynamics, modes: Modes, length: Array, shape: dict[str, Array], peak: Array
-) -> Array:
-    """Final excess loss with the rates of a shape times the peak."""
-    knots = {name: value * peak if name == "eta" else value for name, value in shape.items()}
-    maps = block_maps(dynamics, modes, knot_blocks(length, knots))
-    return run_chain(dynamics, modes, maps)[1][-1]
-
-
 class Tuner:
     """Search for the best member of a family on one problem.
 
@@ -120,6 +102,9 @@ class Tuner:
                 if name not in known:
                     allowed = ", ".join(known) or f"none, as {family} has its peak alone"
                     raise InvalidProblem(field, name, allowed)
+        for name in fixed or {}:
+            if name in names:
+                raise InvalidProblem("free", name, "what is not fixed")
         self.free = [known[name] for name in names]
         self.defaults = self.family.defaults | dict(fixed or {})
         self.dynamics, self.modes = problem.dynamics, problem.modes.padded()
@@ -139,7 +124,8 @@ class Tuner:
 
         With ``near``, a guess of the log peak, the search begins around it.
         """
-        curve = _Curve(self, self.family(self.problem.horizon, 1.0, **options))
+        unit = self.family(self.problem.horizon, 1.0, **options)
+        curve = Curve(unit, self.dynamics, self.modes, self.low, self.high)
         best = curve.search() if near is None else curve.search_near(near)
         self.evaluations += curve.evaluations
         return best
@@ -172,7 +158,9 @@ class Tuner:
             loss(shares)
         ranked = sorted(tried.values(), key=lambda one: one[1].loss)[:STARTS]
         for start, _ in ranked:
-            self._simplex(loss, start)
+            self._simplex(loss, start, 0.15)
+        # Where it stopped it is flat, as at a bound or along a ridge: a fresh one moves on.
+        self._simplex(loss, best()[0], FRESH)
         return best()
 
     def _sample(self) -> Floats:
@@ -181,9 +169,9 @@ class Tuner:
         points = qmc.Sobol(len(self.free), scramble=False).random(count)
         return np.vstack([[_share(p, self.defaults[p.name]) for p in self.free], points])
 
-    def _simplex(self, loss: Any, start: Floats) -> None:
+    def _simplex(self, loss: Any, start: Floats, size: float) -> None:
         """Nelder-Mead in the box; what it tries is remembered by ``loss``."""
-        corner = start[None] + np.vstack([np.zeros(len(start)), 0.15 * np.eye(len(start))])
+        corner = start[None] + np.vstack([np.zeros(len(start)), size * np.eye(len(start))])
         # Inwards where the start lies at the upper end: a flat simplex goes nowhere.
         corner = np.where(corner > 1.0, 2.0 * start - corner, corner)
         minimize(
@@ -199,82 +187,27 @@ class Tuner:
             },
         )
 
-    def result(self, shares: Floats, peak: Peak, replay_steps: int = MAX_STEPS) -> Tuned:
+    def result(
+        self,
+        shares: Floats,
+        peak: Peak,
+        replay_steps: int = MAX_STEPS,
+        replay_tol: float = REPLAY_TOL,
+    ) -> Tuned:
         """The member with these hyperparameters, replayed."""
         assert self.problem.spectrum is not None
         options, rate = self.options(shares), min(math.exp(peak.at), self.problem.eta_cap)
         schedule = self.family(self.problem.horizon, rate, **options)
-        played = replay(self.problem.spectrum, self.dynamics, schedule, max_steps=replay_steps)
+        played = replay(
+            self.problem.spectrum,
+            self.dynamics,
+            schedule,
+            modes=None if self.problem.scheduled_momentum else self.modes,
+            tol=replay_tol,
+            max_steps=replay_steps,
+        )
         bound = rate >= self.problem.eta_cap * (1 - 1e-12)
         return Tuned(self.family.name, rate, options, bound, schedule, played, self.evaluations)
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Log of a peak rate, and log of the loss there."""
-
-    at: float
-    loss: float
-
-
-class _Curve:
-    """Log loss of one shape against its log peak, on few blocks."""
-
-    def __init__(self, tuner: Tuner, unit: Schedule) -> None:
-        self.low, self.high, self.modes = tuner.low, tuner.high, tuner.modes
-        horizon, steps = unit.horizon, unit.steps
-        if len(steps) > 2 * BLOCKS:
-            steps = steps[corners(steps, unit.controls, CORNER_TOL)]
-        steps = np.union1d(graded_steps(horizon, BLOCKS), steps)
-        count = BUCKET * -(-len(steps) // BUCKET)
-        edges = np.append(steps, np.full(count + 1 - len(steps), horizon))
-        self.length = np.diff(edges).astype(float)
-        self.shape = {n: unit(np.minimum(edges, horizon - 1), n) for n in unit.controls}
-        self.dynamics = tuner.dynamics.for_blocks(self.length)
-        self.seen: dict[float, float] = {}
-
-    @property
-    def evaluations(self) -> int:
-        return len(self.seen)
-
-    def __call__(self, log_peak: float) -> float:
-        log_peak = float(log_peak)
-        if log_peak not in self.seen:
-            arguments: Any = (self.length, self.shape, math.exp(log_peak))
-            excess = float(_final_loss(self.dynamics, self.modes, *arguments))
-            finite = 0.0 < excess < math.inf
-            self.seen[log_peak] = math.log(excess) if finite else math.inf
-        return self.seen[log_peak]
-
-    def _best(self) -> Peak:
-        at = min(self.seen, key=lambda x: self.seen[x])
-        return Peak(at, self.seen[at])
-
-    def _fine(self, low: float, high: float) -> Peak:
-        minimize_scalar(self, bounds=(low, high), method="bounded", options={"xatol": PEAK_TOL})
-        # A bounded search never reaches the bound itself, but what was seen includes it.
-        return self._best()
-
-    def search(self) -> Peak:
-        """A grid, then Brent's method around its best point."""
-        grid = np.linspace(self.low, self.high, PEAKS)
-        i = int(np.argmin([self(x) for x in grid]))
-        return self._fine(float(grid[max(i - 1, 0)]), float(grid[min(i + 1, PEAKS - 1)]))
-
-    def search_near(self, guess: float) -> Peak:
-        """Walk downhill from a guess until the minimum is enclosed, then Brent's method."""
-        middle, width = min(max(guess, self.low), self.high), WINDOW
-        while width < self.high - self.low:
-            low, high = max(middle - width, self.low), min(middle + width, self.high)
-            values = self(low), self(middle), self(high)
-            if min(values) == math.inf:
-                break
-            if values[1] <= min(values) or middle in (low, high):
-                better = low if values[0] < values[1] else high if values[2] < values[1] else None
-                if better is None:
-                    return self._fine(low, high)
-            middle, width = (low if values[0] <= values[2] else high), 1.5 * width
-        return self.search()
 
 
 def _scan(loss: Any, near: float | None) -> None:
@@ -355,7 +288,7 @@ def tune(
     Raises
     ------
     InvalidProblem
-        If the family or a hyperparameter is not known, or a value not allowed.
+        If the family or a hyperparameter is not known, free and fixed, or a value not allowed.
     """
     tuner = Tuner(problem, family, free, fixed)
     with jax.enable_x64(True):

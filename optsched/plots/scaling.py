@@ -1,4 +1,4 @@
-"""Figures of scaling studies. Every function takes and returns Axes; nothing here writes a file."""
+"""Losses along horizons with their fit, and local slopes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optsched.plots import BIAS, OPTIMUM, VARIANCE
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, VARIANCE
 from optsched.studies.scaling import Scaling
 
 __all__ = ["plot_scaling", "plot_scaling_loss", "plot_scaling_slopes"]
-
-DASHED, DOTTED = (0, (5, 2)), (0, (1, 1))
 
 
 def plot_scaling_loss(ax: Axes, study: Scaling) -> Axes:

@@ -1,4 +1,4 @@
-"""Figures of studies. Every function takes and returns Axes; nothing here writes a file."""
+"""Compute: best losses, splits, and losses at fixed compute."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from optsched.plots import BIAS, OPTIMUM, OTHERS, VARIANCE
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
 from optsched.studies.compute import ComputeOptimal, IsoFlop
 
 __all__ = ["plot_compute", "plot_iso_flop", "plot_split"]
 
-DASHED, DOTTED = (0, (5, 2)), (0, (1, 1))
 COMPUTE = "compute $C = NT$ (features x steps)"
 
 

@@ -1,4 +1,4 @@
-"""Maps of phase diagrams. Every function takes and returns Axes, or makes a Figure of them."""
+"""Maps of phase diagrams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures. Every function takes and returns Axes; nothing here writes a file or sets a style."""
+"""Schedules and losses of one solution."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optsched.control.solution import Solution
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
 from optsched.schedules.schedule import Schedule
 from optsched.studies.tuning import Tuned
 
@@ -20,10 +21,6 @@ __all__ = [
     "plot_schedule",
     "plot_solution",
 ]
-
-# Okabe-Ito: told apart by colour-blind readers, and in print by their line styles.
-OPTIMUM, BIAS, VARIANCE = "#000000", "#0072B2", "#D55E00"
-OTHERS = (("#009E73", (0, (5, 2))), ("#CC79A7", (0, (3, 1, 1, 1))), ("#56B4E9", (0, (1, 1))))
 
 
 def _sample(schedule: Schedule, points: int = 2000) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +77,7 @@ def plot_rates(ax: Axes, schedule: Schedule) -> Axes:
     floor = 1e-8 * eta.max()
     for values, colour, style, label in (
         (eta * (1.0 - nu), OPTIMUM, "solid", r"gradient $\eta(1-\nu)$"),
-        (eta * nu, BIAS, (0, (5, 2)), r"momentum $\eta\nu$"),
+        (eta * nu, BIAS, DASHED, r"momentum $\eta\nu$"),
     ):
         if values.max() > floor:
             shown = np.where(values > floor, values, np.nan)
@@ -115,7 +112,7 @@ def plot_memory(ax: Axes, schedule: Schedule) -> Axes:
         shown = np.where(used, 1.0 - controls["beta"], np.nan)
         ax.plot(steps + 1, shown, color=OPTIMUM, label=r"momentum $1-\beta$")
     if "ema" in controls:
-        style = (0, (5, 2))
+        style = DASHED
         shown = 1.0 - controls["ema"]
         ax.plot(steps + 1, shown, color=BIAS, linestyle=style, label=r"average $1-\rho$")
     ax.set_xscale("log")
@@ -174,8 +171,8 @@ def plot_loss(ax: Axes, solution: Solution) -> Axes:
     excess, bias = played.excess_curve[done], played.bias_curve[done]
     variance = np.maximum(excess - bias, 0.0)
     ax.plot(t, excess, color=OPTIMUM, linewidth=2.0, label="excess loss")
-    ax.plot(t, bias, color=BIAS, linestyle=(0, (5, 2)), label="bias")
-    ax.plot(t, variance, color=VARIANCE, linestyle=(0, (1, 1)), linewidth=1.8, label="variance")
+    ax.plot(t, bias, color=BIAS, linestyle=DASHED, label="bias")
+    ax.plot(t, variance, color=VARIANCE, linestyle=DOTTED, linewidth=1.8, label="variance")
     # The floor hides a part that is long gone and would stretch the axis.
     ax.set_ylim(0.05 * min(excess[-1], excess.min()), 2.0 * excess.max())
     ax.set_xscale("log")

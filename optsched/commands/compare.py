@@ -1,0 +1,177 @@
+"""``optsched compare``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.options import problem_options_without
+from optsched.errors import InvalidProblem
+
+__all__ = ["compare"]
+
+WIDTH = 160  # of the table, so that no cell is cut
+
+
+@click.command()
+@problem_options_without("warmup", "eta_min", "max_change")
+@click.option(
+    "--control",
+    "controls",
+    default="eta",
+    show_default=True,
+    help="What the optimum schedules, with commas; the families schedule the rate alone.",
+)
+@click.option(
+    "--families",
+    default=None,
+    help="Names with commas, or all.  [default: the common ones]",
+)
+@click.option("--peak-only", is_flag=True, help="Tune the peak rate alone, all else at defaults.")
+@click.option("--output", type=click.Path(), default=None, help="Table of the families: .csv.")
+@click.option(
+    "--plot",
+    type=click.Path(),
+    default=None,
+    help="Figure of the best schedules and all regrets: .png, .pdf, .svg.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing output files.")
+def compare(**options: Any) -> None:
+    """Tune the schedules people use, and say how far each is from the optimum."""
+    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+
+    problem, families = make_problem(options), _families(options["families"])
+    for key, suffixes in (("output", (".csv",)), ("plot", PLOT_SUFFIXES)):
+        if options[key]:
+            check_writable(options[key], options["force"], suffixes=suffixes)
+    use_compilation_cache()
+    from optsched.studies.compare import compare as run
+
+    free = () if options["peak_only"] else None
+    with _progress() as progress:
+        result = run(problem, families, free=free, progress=progress)
+    if options["output"]:
+        _write(result, options["output"], options["force"])
+    if options["plot"]:
+        from optsched.plots.compare import plot_comparison_figure
+
+        save_figure(plot_comparison_figure(result), options["plot"], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps(result.summary()))
+    else:
+        _report(result, options["output"], options["plot"])
+
+
+def _families(names: str | None) -> list[str] | None:
+    from optsched.schedules.families import FAMILIES
+
+    if names is None:
+        return None
+    if names.strip() == "all":
+        return list(FAMILIES)
+    given = [name.strip() for name in names.split(",")]
+    if "" in given:
+        raise InvalidProblem("families", names, "all, or names with commas: " + ", ".join(FAMILIES))
+    return given
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on the standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+def _write(result: Any, path: str, force: bool) -> None:
+    """The optimum and every family as rows of a table."""
+    from optsched.schedules.files import atomic_path
+
+    optimum = result.optimum
+    first = {
+        "schedule": "optimal",
+        "peak": float(optimum.controls["eta"].max()),
+        "excess_loss": optimum.excess_loss,
+        "bias": optimum.bias,
+        "variance": optimum.variance,
+        "regret": 0.0,
+        "replay_error": optimum.replay.error,
+    }
+    rows = [first, *result.rows()]
+    own = {name: None for member in result.members for name in member.options}
+    numbers = ["excess_loss", "bias", "variance", "regret", "replay_error", "evaluations"]
+    columns = ["schedule", "peak", "at_bound", *own, *numbers, "failed"]
+    with (
+        atomic_path(path, overwrite=force) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            options = row.pop("options", {})
+            table.writerow(row | options)
+
+
+def _cells(name: str, peak: float, played: Any) -> list[str]:
+    """Cells of a row, from what has a loss with its parts."""
+    parts = f"{played.excess_loss:.6g}", f"{played.bias:.3g}", f"{played.variance:.3g}"
+    return [name, f"{peak:.4g}", *parts]
+
+
+def _report(result: Any, output: str | None, plot: str | None) -> None:
+    """Print the table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from optsched.report import describe
+
+    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+    problem, optimum = result.problem, result.optimum
+    console.print(describe(problem))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("schedule", "peak rate", "excess loss", "bias", "variance", "regret"):
+        table.add_column(title, justify="left" if title == "schedule" else "right", no_wrap=True)
+    if result.free is None:
+        table.add_column("other hyperparameters", no_wrap=True)
+    best = "optimal" if problem.rate_only else "best found"
+    peak = optimum.controls["eta"].max()
+    table.add_row(*_cells(best, peak, optimum), style="bold")
+    for member in result.members:
+        name = member.name + (" (at bound)" if member.at_bound else "")
+        options = [f"{name} {value:.3g}" for name, value in member.options.items()]
+        regret = f"{100.0 * result.regret(member):+.3g} %"
+        row = [*_cells(name, member.peak, member.replay), regret, ", ".join(options)]
+        table.add_row(*row[: len(table.columns)])
+    console.print(table)
+    if result.free is not None:
+        console.print("the peak rate alone is tuned, all else at defaults")
+    proof = optimum.certificate
+    if problem.rate_only:
+        console.print(
+            f"no schedule is below {proof.lower_bound:.6g}: "
+            f"certified within {100 * proof.certified_gap:.2g} % of optimal"
+        )
+    for line in result.warnings:
+        console.print(f"[bold]warning[/bold]: {line}")
+    console.print(
+        f"KKT residual {proof.kkt_residual:.1e}; {len(result.members)} families from"
+        f" {sum(m.evaluations for m in result.members):,} losses, {result.seconds:.1f} s"
+    )
+    for path in (output, plot):
+        if path:
+            console.print(f"wrote {path}")

@@ -1,0 +1,6 @@
+"""Figures, a module for each result: solution, comparison, scaling, compute, phases, paper.
+
+Every function takes and returns Axes, or makes a Figure of them; nothing writes a file or sets a
+style. Colours are those of Okabe and Ito, told apart by colour-blind readers, and by their line
+styles in print.
+"""
