@@ -1,8 +1,8 @@
 """How much the schedules people use lose against the optimum, as the table of docs/compare.md.
 
 Infinitely many features, m = 5, sigma = 0.5, eta_max = 1. Cells: regret with all hyperparameters
-tuned, and with the peak alone in parentheses. Run: ``python -m benchmarks.regrets``, about two
-minutes on one core.
+tuned, and with the peak alone in parentheses. Run: ``python -m benchmarks.regrets``, about four
+minutes on one busy core.
 """
 
 from __future__ import annotations

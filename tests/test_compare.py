@@ -76,16 +76,19 @@ def test_no_family_beats_the_optimum_anywhere(seed: int) -> None:
     assert_not_beaten(random_cell(np.random.default_rng(seed)), families)
 
 
-def test_a_better_local_optimum_is_found_from_the_family_that_beats_the_first() -> None:
-    """Large batch, no noise, rates above 1/lambda: two stationary points 7e-5 apart."""
-    problem = Problem(
-        1.4463839235326001,
-        2.7151966501893368,
-        368,
-        batch_size=332.27282162339856,
-        noise=0.0,
-        eta_max=1.6657514000220142,
-    )
+@pytest.mark.parametrize(
+    ("a", "b", "horizon", "batch_size", "noise", "eta_max"),
+    [
+        (1.4463839235326001, 2.7151966501893368, 368, 332.27282162339856, 0.0, 1.6657514000220142),
+        (3.3520395204745697, 2.670749273746416, 30, 271.96, 0.6424336493274445, 1.33091252915),
+        (2.625580911090289, 1.7696043166346676, 113, 5.078357101828629, 0.0, 0.5140175395266557),
+    ],
+)
+def test_an_optimum_that_a_family_beats_is_solved_again_from_there(
+    a: float, b: float, horizon: int, batch_size: float, noise: float, eta_max: float
+) -> None:
+    """Large rates: local optima that differ by up to 6e-4, a step apart in where they anneal."""
+    problem = Problem(a, b, horizon, batch_size=batch_size, noise=noise, eta_max=eta_max)
     found = compare(problem, ["wsd_power"])
     assert found.regret(found.members[0]) >= -1e-6
     first = solve(problem).excess_loss

@@ -7,6 +7,7 @@ hyperparameters that a study may tune.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -111,6 +112,13 @@ class Parameter:
             value = self.low * (1.0 - share) + self.high * share
         value = min(max(value, self.low), self.high)
         return round(value) if self.integer else value
+
+    def share(self, value: float) -> float:
+        """Share of the range at which the parameter has this value: the inverse of `at`."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return (value - low) / (high - low)
 
 
 @dataclass(frozen=True)

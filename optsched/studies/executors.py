@@ -290,6 +290,9 @@ def _begin(leash: Any) -> None:
     threading.Thread(target=_follow, args=(leash,), daemon=True).start()
     if not any(name in os.environ for name in BLAS):
         os.environ.update(dict.fromkeys(BLAS, "1"))
+    # XLA's own pool of threads, which it reads once: two workers of two threads are in each
+    # other's way, by a sixth of the processor time on two cores.
+    os.environ.setdefault("NPROC", "1")
     flags = os.environ.get("XLA_FLAGS", "")
     if XLA_FLAG.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {XLA_FLAG}".strip()

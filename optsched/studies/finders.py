@@ -141,14 +141,18 @@ class FamilyFinder:
     def __call__(
         self, problem: Problem, options: Mapping[str, Any], shorter: ScalingPoint | None
     ) -> ScalingPoint:
-        """Tune on a problem; of the options, ``replay_steps`` and ``replay_tol`` count."""
-        self._check(problem)
+        """Tune on a problem.
+
+        Of the options ``replay_steps``, ``replay_tol`` and ``peak``, a guess of it, count.
+        """
+        self.check(problem)
         began = time.perf_counter()
         tuner = Tuner(problem, self.family, self.free)
         tuner.free = [_reaching(p, problem.horizon) for p in tuner.free]
         start = None if shorter is None or len(tuner.free) < WARM else shorter.start
         with jax.enable_x64(True):
-            shares, peak = tuner.shape() if start is None else _warm(tuner, start)
+            guess = math.log(options["peak"]) if "peak" in options else None
+            shares, peak = tuner.shape(log_peak=guess) if start is None else _warm(tuner, start)
         replayed = {k: options[k] for k in ("replay_steps", "replay_tol") if k in options}
         found = tuner.result(shares, peak, **replayed)
         ends = tuple(p.name for p in tuner.free if _at_end(p, found.options[p.name]))
@@ -167,7 +171,8 @@ class FamilyFinder:
             start=(shares, peak.at),
         )
 
-    def _check(self, problem: Problem) -> None:
+    def check(self, problem: Problem) -> None:
+        """Refuse what no family keeps."""
         if problem.controls != ("eta",):
             allowed = f"eta, as schedule {self.family} has no other control"
             raise InvalidProblem("control", ",".join(problem.controls), allowed)

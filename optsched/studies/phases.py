@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.studies.exponents import ExponentFit, checked_points, json_ready
-from optsched.studies.finders import SCHEDULES
+from optsched.studies.finders import SCHEDULES, FamilyFinder
 from optsched.studies.scaling import Scaling, scaling
 from optsched.studies.sweep import Progress, Row, Sweep, sweep
 from optsched.studies.tables import write_table
@@ -34,10 +34,10 @@ Floats = NDArray[np.float64]
 # Schedules whose regret is mapped.
 FAMILIES_SHOWN = ("constant", "linear", "cosine", "wsd")
 COARSE_GAP = 1e3  # the first bound: refining it would double the time
-# Replayed by exact blocks at any horizon. At this residual losses are within 1e-6 of converged ones,
-# rates within 1 %.
+# Replayed by exact blocks at any horizon. At this residual losses are within 1e-6 of converged
+# ones, rates within 1 %.
 SOLVING = {"gap": COARSE_GAP, "replay_steps": 0, "tol": 1e-5}
-TUNING = {"replay_steps": 0, "replay_tol": 3e-4}  # a third of it is left
+TUNING: dict[str, Any] = {"replay_steps": 0, "replay_tol": 3e-4}  # a third of it is left
 # Fields of a problem that a cell or its study sets itself.
 OWN = ("a", "b", "horizon", "spectrum", "samples", "eta_max")
 
@@ -71,12 +71,15 @@ def phase_cell(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
     found = _exponents(study) | _points(study)
     found["regret"], found["tuned"] = {}, {}
     best = plain.points[-1]
+    tuning = dict(TUNING)
     for name in settings["families"] if best.converged else ():
-        point = SCHEDULES[name](plain.problem, TUNING, None)
+        point = SCHEDULES[name](plain.problem, tuning, None)
         good = point.converged
         found["regret"][name] = point.excess_loss / best.excess_loss - 1.0 if good else math.nan
         found["tuned"][name] = {"peak": point.peak_eta, **point.options}
-        if not good:
+        if good:
+            tuning["peak"] = point.peak_eta  # where the search for the next one begins
+        else:
             found["messages"].append(f"{name}: {point.message}")
     if plain is not study:
         found["plain"] = _exponents(plain) | _points(plain)
@@ -296,13 +299,15 @@ def phase_diagram(
     """
     grid_a, grid_b = _axis("a", a), _axis("b", b)
     steps = [int(t) for t in checked_points(list(horizons), np.ones(len(horizons)), None, 0)[0]]
-    for name in families:
-        if name not in SCHEDULES or name == "optimal":
-            known = ", ".join(one for one in SCHEDULES if one != "optimal")
-            raise InvalidProblem("families", name, known)
     like = Problem(2.0, 2.0, steps[-1], features=math.inf) if like is None else like
     if like.a is None:
         raise InvalidProblem("like", "a problem with a spectrum of its own", "a power law")
+    for name in families:
+        finder = SCHEDULES.get(name)
+        if not isinstance(finder, FamilyFinder):
+            known = ", ".join(one for one in SCHEDULES if one != "optimal")
+            raise InvalidProblem("families", name, known)
+        finder.check(like.plain)
     shared = {f.name: getattr(like, f.name) for f in fields(Problem) if f.init}
     problem: dict[str, Any] = {n: v for n, v in shared.items() if n not in OWN}
     problem["eta_max"] = like.given_eta_max

@@ -32,7 +32,8 @@ Floats = NDArray[np.float64]
 SAMPLES = 32  # shapes that are tried before the simplex; doubled from three numbers on
 SIMPLEX = 40  # evaluations of a simplex search for each number of the shape
 STARTS = 2
-FRESH = 0.05
+FRESH = 0.05  # size of the last simplex
+CUBE = 3  # power of the scale of what may be small but not negative
 REPLAY_TOL = 1e-5  # that of `replay`
 
 
@@ -116,7 +117,7 @@ class Tuner:
     def options(self, shares: Sequence[float] | Floats) -> dict[str, float]:
         """Hyperparameters at shares in [0, 1] of the ranges of the free ones."""
         inside = np.clip(np.nan_to_num(np.asarray(shares, float)), 0.0, 1.0)
-        values = {p.name: p.at(float(x)) for p, x in zip(self.free, inside, strict=True)}
+        values = {p.name: _value(p, float(x)) for p, x in zip(self.free, inside, strict=True)}
         return self.defaults | values
 
     def best_peak(self, options: Mapping[str, float], near: float | None = None) -> Peak:
@@ -130,15 +131,19 @@ class Tuner:
         self.evaluations += curve.evaluations
         return best
 
-    def shape(self, near: tuple[Floats, float] | None = None) -> tuple[Floats, Peak]:
+    def shape(
+        self, near: tuple[Floats, float] | None = None, log_peak: float | None = None
+    ) -> tuple[Floats, Peak]:
         """Shares of the best shape, and its peak.
 
-        With ``near``, shares and log peak of a similar problem, the search begins there.
+        With ``near``, shares and log peak of a similar problem, the search begins there; with
+        ``log_peak``, a guess of the peak alone, only that search does.
         """
+        log_peak = log_peak if near is None else near[1]
         if not self.free:
-            return np.zeros(0), self.best_peak(self.defaults, None if near is None else near[1])
+            return np.zeros(0), self.best_peak(self.defaults, log_peak)
         tried: dict[bytes, tuple[Floats, Peak]] = {}
-        guess = [None if near is None else near[1]]
+        guess = [log_peak]
 
         def loss(shares: Floats) -> float:
             shares = np.clip(shares, 0.0, 1.0)
@@ -167,7 +172,7 @@ class Tuner:
         """Shapes to begin with: the default one, and a Sobol sequence."""
         count = SAMPLES if len(self.free) < 3 else 2 * SAMPLES
         points = qmc.Sobol(len(self.free), scramble=False).random(count)
-        return np.vstack([[_share(p, self.defaults[p.name]) for p in self.free], points])
+        return np.vstack([[p.share(self.defaults[p.name]) for p in self.free], points])
 
     def _simplex(self, loss: Any, start: Floats, size: float) -> None:
         """Nelder-Mead in the box; what it tries is remembered by ``loss``."""
@@ -198,6 +203,11 @@ class Tuner:
         assert self.problem.spectrum is not None
         options, rate = self.options(shares), min(math.exp(peak.at), self.problem.eta_cap)
         schedule = self.family(self.problem.horizon, rate, **options)
+        for p in self.free:
+            # Less than half a step of warm-up, say, is none.
+            none = options | {p.name: 0.0}
+            if _small(p) and self.family(self.problem.horizon, rate, **none) == schedule:
+                options = none
         played = replay(
             self.problem.spectrum,
             self.dynamics,
@@ -228,12 +238,14 @@ def _scan(loss: Any, near: float | None) -> None:
     )
 
 
-def _share(parameter: Parameter, value: float) -> float:
-    """Share of a parameter's range at which it has this value."""
-    low, high = parameter.low, parameter.high
-    if parameter.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)
+def _small(parameter: Parameter) -> bool:
+    """Whether values that matter can be anywhere down to zero, which no logarithm reaches."""
+    return parameter.low == 0.0 and parameter.default < 0.1 * parameter.high
+
+
+def _value(parameter: Parameter, share: float) -> float:
+    """Value of a parameter at a share of its range, on the scale of the search."""
+    return parameter.at(share**CUBE if _small(parameter) else share)
 
 
 def named_families(names: Sequence[str]) -> list[Family]:
