@@ -1,7 +1,8 @@
 """Time a phase diagram: cells a second on one and two workers, of processes and of Dask.
 
-``python -m benchmarks.sweeps [--cells 100] [--dask]``. Each pool first does the same cells shifted
-by a hair, so that what is timed is compiled.
+``python -m benchmarks.sweeps [--cells 100] [--on processes,dask]``. Each pool first does the same
+cells shifted by a hair, twice, as each worker compiles what it meets, so that what is timed is
+compiled. Workers share compiled code through a temporary folder, as with the command line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import jax
 import numpy as np
 
 from optsched.studies.executors import Setup, own_pool
@@ -64,25 +68,32 @@ def dask(count: int) -> Iterator[Executor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=100)
-    parser.add_argument("--dask", action="store_true")
+    parser.add_argument("--on", default="processes")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers
     side = round(options.cells**0.5)
     print(f"{side * side} cells of {len(HORIZONS)} horizons, 4 tuned families each")
-    for name, place in (("processes", processes), ("Dask", dask)):
-        if name == "Dask" and not options.dask:
-            continue
-        times = []
-        for count in (1, 2):
-            with place(count) as executor:
-                first = seconds(executor, side, 0.01)
-                times.append(seconds(executor, side, 0.0))
-            cell = times[-1] / side**2
-            print(
-                f"{name}, {count} worker(s): {times[-1]:.1f} s, {cell:.3f} s a cell,"
-                f" {900 * cell:.0f} s for 900 cells; compiling added {first - times[-1]:.0f} s"
-            )
-        print(f"{name}: two workers are {times[0] / times[1]:.2f} times as fast as one")
+    with TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        for name in options.on.split(","):
+            report(name, {"processes": processes, "dask": dask}[name], side)
+
+
+def report(name: str, place: Any, side: int) -> None:
+    """Time one and two workers."""
+    times = []
+    for count in (1, 2):
+        with place(count) as executor:
+            first = seconds(executor, side, 0.02)
+            seconds(executor, side, 0.01)
+            times.append(seconds(executor, side, 0.0))
+        cell = times[-1] / side**2
+        print(
+            f"{name}, {count} worker(s): {times[-1]:.1f} s, {cell:.3f} s a cell,"
+            f" {900 * cell:.0f} s for 900 cells; compiling added {first - times[-1]:.0f} s"
+        )
+    print(f"{name}: two workers are {times[0] / times[1]:.2f} times as fast as one")
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def _prepare(setup: Setup) -> None:
 
         # Environment variables come too late for libraries that the main module has loaded.
         threadpool_limits(1)
+        _limit_xla()
     # Code compiled on one machine can crash on another.
     if setup.jax and setup.host == socket.gethostname():
         import jax
@@ -290,8 +291,15 @@ def _begin(leash: Any) -> None:
     threading.Thread(target=_follow, args=(leash,), daemon=True).start()
     if not any(name in os.environ for name in BLAS):
         os.environ.update(dict.fromkeys(BLAS, "1"))
-    # XLA's own pool of threads, which it reads once: two workers of two threads are in each
-    # other's way, by a sixth of the processor time on two cores.
+    _limit_xla()
+
+
+def _limit_xla() -> None:
+    """One thread for compiled code, if nothing has run yet: XLA reads this once.
+
+    Two workers of two threads are in each other's way, by a sixth of the processor time on two
+    cores.
+    """
     os.environ.setdefault("NPROC", "1")
     flags = os.environ.get("XLA_FLAGS", "")
     if XLA_FLAG.partition("=")[0] not in flags:

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optsched.errors import InvalidProblem, SweepFailed
 from optsched.studies.cells import Plan, Row, Store, open_store
-from optsched.studies.cluster import dask_executor
+from optsched.studies.cluster import Cluster, dask_executor
 from optsched.studies.executors import (
     Outcome,
     Setup,
@@ -222,6 +222,8 @@ def _run(task: Task, tally: _Tally, executor: Executor | None, workers: int) -> 
     setup, settings = Setup.of_this_process(), tally.plan.settings
     workers = min(workers, len(tally.todo))
     if executor is not None:
+        # Workers of a cluster are there for this, as those of an own pool are.
+        setup = replace(setup, one_thread=isinstance(executor, Cluster))
         run_on(executor, task, setup, tally.todo, settings, tally.finish)
     elif workers > 1:
         with own_pool(workers, setup) as (pool, told):
