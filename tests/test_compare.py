@@ -161,11 +161,11 @@ def test_failures_stay_as_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_beaten_optimum_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     true = solve(SMALL)
     worse = replace(true, excess_loss=2.0 * true.excess_loss)
-    monkeypatch.setattr(module, "solve", lambda problem, **options: worse)
+    monkeypatch.setattr(module, "solve", lambda *given, **options: worse)
     found = compare(SMALL, ["linear"])
     assert found.regrets["linear"] < -0.3
     assert "linear beats the optimum by" in found.warnings[0]
-    monkeypatch.setattr(module, "solve", lambda p, **o: true if "initial" in o else worse)
+    monkeypatch.setattr(module, "solve", lambda *given, **o: true if "initial" in o else worse)
     found = compare(SMALL, ["linear"])
     assert found.regrets["linear"] > 0.0 and found.restarted == "linear"
     assert found.gained == pytest.approx(0.5) and "50 % lower" in found.warnings[0]
