@@ -9,33 +9,10 @@ from typing import Any
 import click
 
 from optsched.commands.common import make_problem, save_figure, use_compilation_cache
-from optsched.commands.options import Horizons, Number, problem_options_without
+from optsched.commands.options import Budgets, Number, problem_options_without
 from optsched.errors import InvalidProblem
 
 __all__ = ["compute"]
-
-MOST = 1e30
-
-
-class Budgets(Horizons):
-    """Increasing budgets of compute: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
-
-    unit, example = "budgets", "1e6:1e12:4 or 1e6,1e8"
-
-    def number(self, text: str) -> Any:
-        """One budget; a ValueError says what is allowed."""
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 1.0 <= value <= MOST:
-            raise ValueError(f"numbers from 1 to 1e30, such as {self.example}")
-        return value
-
-    def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
-        """Budgets from low to high, evenly spaced in their logarithm."""
-        inner = (low * (high / low) ** (i / (count - 1)) for i in range(1, count - 1))
-        return (low, *(float(f"{x:.12g}") for x in inner), high)
 
 
 @click.command()

@@ -13,9 +13,11 @@ from optsched.errors import InvalidProblem
 
 __all__ = [
     "ABOVE_ONE",
+    "Budgets",
     "Grid",
     "Horizons",
     "Number",
+    "all_features",
     "problem_options",
     "problem_options_without",
 ]
@@ -51,6 +53,8 @@ class Grid(click.ParamType):
 
     name = "low:high:count"
     unit, example = "numbers", "1.2:4:15 or 1.5,2,3"
+    rule: str = "finite numbers"
+    kind: Callable[[float], Any] = float
 
     def __init__(self, least: int = 2) -> None:
         self.least = least
@@ -94,36 +98,56 @@ class Grid(click.ParamType):
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"finite {self.unit}, such as {self.example}")
-        return value
+        if not self.allows(value):
+            raise ValueError(f"{self.rule}, such as {self.example}")
+        return self.kind(value)
+
+    def allows(self, value: float) -> bool:
+        """Whether a number, or NaN for what is none, is allowed."""
+        return math.isfinite(value)
 
     def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
         """Numbers from low to high."""
-        inner = (low + (high - low) * i / (count - 1) for i in range(1, count - 1))
-        # Rounded, as 1.2:4:15 means 1.4, not 1.4000000000000001.
-        return (low, *(float(f"{x:.12g}") for x in inner), high)
+        inner = (self.between(low, high, i / (count - 1)) for i in range(1, count - 1))
+        return (low, *(self.rounded(x) for x in inner), high)
+
+    def rounded(self, value: float) -> Any:
+        """Without noise, as 1.2:4:15 means 1.4, not 1.4000000000000001."""
+        return float(f"{value:.12g}")
+
+    def between(self, low: float, high: float, share: float) -> float:
+        """The number at a share of the way from low to high."""
+        return low + (high - low) * share
 
 
-class Horizons(Grid):
+class Budgets(Grid):
+    """Increasing budgets: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
+
+    unit, example = "budgets", "1e6:1e12:4 or 1e6,1e8"
+    rule = "numbers from 1 to 1e30"
+
+    def allows(self, value: float) -> bool:
+        return 1.0 <= value <= 1e30
+
+    def between(self, low: float, high: float, share: float) -> float:
+        return low * (high / low) ** share
+
+
+class Horizons(Budgets):
     """Increasing whole numbers of steps: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
 
     unit, example = "horizons", "1e2:1e8:13 or 1000,3162,1e4"
+    rule, kind = "whole numbers of steps, 1 to 10^15", int
 
-    def number(self, text: str) -> int:
-        """One horizon; a ValueError says what is allowed."""
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (1.0 <= value <= LONGEST and value == int(value)):
-            raise ValueError(f"whole numbers of steps, 1 to 10^15, such as {self.example}")
-        return int(value)
+    def allows(self, value: float) -> bool:
+        return 1.0 <= value <= LONGEST and value == int(value)
 
-    def spread(self, low: int, high: int, count: int) -> tuple[int, ...]:
-        """Whole numbers of steps from low to high, evenly spaced in their logarithm."""
-        inner = (round(low * (high / low) ** (i / (count - 1))) for i in range(1, count - 1))
-        steps = (low, *inner, high)
+    def rounded(self, value: float) -> int:
+        return round(value)
+
+    def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
+        """Whole numbers of steps from low to high."""
+        steps = super().spread(low, high, count)
         same = [x for x, y in pairwise(steps) if x == y]
         if same:
             raise ValueError(f"a lower COUNT: two of {count} horizons round to {same[0]}")
@@ -222,6 +246,16 @@ PROBLEM_OPTIONS = {
         help="Budget of samples where batch is a control.  [default: batch size times horizon]",
     ),
 }
+
+
+# Of studies along horizons or planes, in place of the option of a problem.
+all_features = click.option(
+    "--features",
+    type=Number("a whole number >= 1, or inf"),
+    default=math.inf,
+    show_default=True,
+    help="Number of features N; what a finite one leaves out bends long horizons.",
+)
 
 
 def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from optsched.commands.common import save_figure, sweep_progress, use_compilation_cache
-from optsched.commands.options import Grid, Horizons, Number, problem_options_without
+from optsched.commands.options import Grid, Horizons, Number, all_features, problem_options_without
 from optsched.errors import InvalidProblem
 
 __all__ = ["phase_diagram"]
@@ -34,13 +33,7 @@ TABLE = "phases.csv"
     show_default=True,
     help="Horizons of every cell, LOW:HIGH:COUNT, evenly spaced in their logarithm.",
 )
-@click.option(
-    "--features",
-    type=Number("a whole number >= 1, or inf"),
-    default=math.inf,
-    show_default=True,
-    help="Number of features N, or inf.",
-)
+@all_features
 @problem_options_without("a", "b", "horizon", "samples", "features")
 @click.option(
     "--control",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optsched.commands.common import make_problem, save_figure, use_compilation_cache
-from optsched.commands.options import Horizons, Number, problem_options_without
+from optsched.commands.options import Horizons, Number, all_features, problem_options_without
 from optsched.errors import InvalidProblem, SolveFailed
 
 if TYPE_CHECKING:
@@ -24,13 +24,7 @@ STUDY_GAP = 1e3  # the lower bound is not reported, and refining it is most of a
 
 @click.command()
 @problem_options_without("horizon", "features")
-@click.option(
-    "--features",
-    type=Number("a whole number >= 1, or inf"),
-    default="inf",
-    show_default=True,
-    help="Number of features N; what a finite one leaves out bends long horizons.",
-)
+@all_features
 @click.option(
     "--horizons",
     type=Horizons(),
