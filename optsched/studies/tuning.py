@@ -172,7 +172,7 @@ class Tuner:
         """Shapes to begin with: the default one, and a Sobol sequence."""
         count = SAMPLES if len(self.free) < 3 else 2 * SAMPLES
         points = qmc.Sobol(len(self.free), scramble=False).random(count)
-        return np.vstack([[p.share(self.defaults[p.name]) for p in self.free], points])
+        return np.vstack([[_share(p, self.defaults[p.name]) for p in self.free], points])
 
     def _simplex(self, loss: Any, start: Floats, size: float) -> None:
         """Nelder-Mead in the box; what it tries is remembered by ``loss``."""
@@ -246,6 +246,12 @@ def _small(parameter: Parameter) -> bool:
 def _value(parameter: Parameter, share: float) -> float:
     """Value of a parameter at a share of its range, on the scale of the search."""
     return parameter.at(share**CUBE if _small(parameter) else share)
+
+
+def _share(parameter: Parameter, value: float) -> float:
+    """The inverse of `_value`."""
+    share = parameter.share(value)
+    return share ** (1.0 / CUBE) if _small(parameter) else share
 
 
 def named_families(names: Sequence[str]) -> list[Family]:
