@@ -11,6 +11,7 @@ from optsched.commands.compute import compute
 from optsched.commands.export import export
 from optsched.commands.phases import phase_diagram
 from optsched.commands.reproduce import reproduce
+from optsched.commands.rules import rules
 from optsched.commands.scaling import scaling
 from optsched.commands.solve import solve
 from optsched.commands.verify import verify
@@ -25,7 +26,7 @@ def cli() -> None:
     """Optimal learning-rate schedules for SGD on power-law random features."""
 
 
-for command in (solve, verify, compare, scaling, compute, phase_diagram, reproduce, export):
+for command in (solve, verify, compare, scaling, compute, phase_diagram, reproduce, rules, export):
     cli.add_command(command)
 
 

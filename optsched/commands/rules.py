@@ -1,0 +1,18 @@
+"""``optsched rules``: its sub-commands live in modules ``rules_*`` and are listed here."""
+
+from __future__ import annotations
+
+import click
+
+from optsched.commands.rules_ema import ema
+
+__all__ = ["rules"]
+
+
+@click.group()
+def rules() -> None:
+    """Rules around a schedule: transfer, batch size, averaging and more."""
+
+
+for command in (ema,):
+    rules.add_command(command)

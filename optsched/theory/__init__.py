@@ -1,0 +1,1 @@
+"""Rules around a schedule: transfer, invariance, noise scale, stability, averaging, diffusion."""
