@@ -11,7 +11,14 @@ from optsched.control.problem import Problem
 from optsched.control.shooting import Shooting
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
-from optsched.errors import BadFile, InvalidProblem, MissingExtra, OptschedError, SolveFailed
+from optsched.errors import (
+    BadFile,
+    BadLog,
+    InvalidProblem,
+    MissingExtra,
+    OptschedError,
+    SolveFailed,
+)
 from optsched.model.recursion import Replay, replay
 from optsched.model.spectrum import PowerLawSpectrum, Spectrum, TabulatedSpectrum
 from optsched.model.stability import momentum_limit, noise_limit, stability_limit
@@ -24,6 +31,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 __all__ = [
     "BadFile",
+    "BadLog",
     "Budget",
     "BudgetSolution",
     "Certificate",

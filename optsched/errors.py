@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadFile",
+    "BadLog",
     "InvalidProblem",
     "MissingExtra",
     "OptschedError",
@@ -46,6 +47,10 @@ class InvalidProblem(OptschedError, ValueError):
 
 class BadFile(OptschedError, ValueError):
     """A file cannot be read or written as asked; the message names the file and the reason."""
+
+
+class BadLog(BadFile):
+    """The log of a run cannot be used; the message names the file, the line and the reason."""
 
 
 class MissingExtra(OptschedError, ImportError):

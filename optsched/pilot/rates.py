@@ -1,0 +1,224 @@
+r"""From the learning rates that a log shows, at some steps, to the rate of every step.
+
+Between two rows the rate is linear, with two exceptions.
+
+* **A jump.** A rate that changes much more between two rows than beside them was changed in one
+  step; see `jumps` for the rule, `roundest` for the step that is taken.
+* **Before the first row.** A ramp that the rows show is continued to step 0; one that is given by
+  its length goes from 0 at step 0 to the rate of the first row; else that rate is assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["Rates", "fill_rates", "jumps", "ramp", "roundest"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MIN_CHANGE = 0.1
+CONTRAST = 4.0
+LINEAR = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Rate of every step of a run.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    warmup : int
+        Steps of the linear ramp at the start; 0 for none.
+    shift : int
+        What was added to the steps of the rows, for a numbering that began after the warm-up.
+    notes : tuple of str
+        What was assumed, in sentences.
+    """
+
+    schedule: Schedule
+    warmup: int
+    shift: int
+    notes: tuple[str, ...]
+
+
+def fill_rates(
+    steps: Ints, rates: Floats, horizon: int, warmup: int | None = None, first: int | None = None
+) -> Rates:
+    """Rate of every step from the rows of a log.
+
+    Parameters
+    ----------
+    steps : numpy.ndarray of int64, shape (n,)
+        Updates that use ``rates``, increasing.
+    rates : numpy.ndarray of float64, shape (n,)
+    horizon : int
+        Number of steps of the schedule, as the rows count; rows beyond are dropped.
+    warmup : int, optional
+        Length of the linear ramp from 0 before the first row; None infers it.
+    first : int, optional
+        First step of the log, if another column begins before the rate.
+
+    Returns
+    -------
+    Rates
+    """
+    first = int(steps[0]) if first is None else min(first, int(steps[0]))
+    seen = ramp(steps, rates)
+    notes: list[str] = []
+    shift = 0
+    if seen is not None:
+        length, head = _seen_ramp(steps, rates, seen, warmup, notes)
+    else:
+        length, shift, head = _hidden_ramp(first, float(rates[0]), warmup, notes)
+    body = _body(steps + shift, rates, notes)
+    knots = {k: value for k, value in head.items() if k < steps[0] + shift} | body
+    if seen is not None and length in head and length > steps[0]:
+        knots[length] = head[length]
+    end = horizon - 1 + shift
+    where, values = np.array(sorted(knots)), np.array([knots[k] for k in sorted(knots)])
+    if where[-1] > end:
+        last = float(np.interp(end, where, values))
+        where, values = np.append(where[where < end], end), np.append(values[where < end], last)
+    elif where[-1] < end:
+        notes.append(f"No rate after step {where[-1]}: held to step {end}.")
+        where, values = np.append(where, end), np.append(values, values[-1])
+    schedule = Schedule.from_knots(where, eta=values)
+    return Rates(schedule, min(length, end), shift, tuple(notes))
+
+
+def ramp(steps: Ints, rates: Floats) -> int | None:
+    """Last row of a linear ramp at the start of the rows, or None.
+
+    A ramp is at least three rows on one rising line, or two if that line starts from a rate of 0
+    at the first row or at step 0 (or one before, where the first update has a rate).
+    """
+    if len(steps) < 2 or rates[1] <= rates[0]:
+        return None
+    slopes = np.diff(rates) / np.diff(steps)
+    whole = (rates[1:] - rates[0]) / (steps[1:] - steps[0])
+    on_line = (np.abs(slopes - slopes[0]) <= LINEAR * slopes[0]) & (
+        np.abs(whole - slopes[0]) <= LINEAR * slopes[0]
+    )
+    last = int(np.argmin(on_line)) if not on_line.all() else len(slopes)
+    zero = steps[0] - rates[0] / slopes[0]
+    through_zero = rates[0] == 0.0 or abs(zero) <= max(1.0, LINEAR * (steps[1] - zero))
+    return last if last >= 2 or through_zero else None
+
+
+def _seen_ramp(
+    steps: Ints, rates: Floats, last: int, warmup: int | None, notes: list[str]
+) -> tuple[int, dict[int, float]]:
+    """Length of a ramp that the rows show, and its knots outside of the rows."""
+    start, top = int(steps[0]), int(steps[last])
+    slope = float((rates[last] - rates[0]) / (top - start))
+    head: dict[int, float] = {}
+    if start > 0:
+        begin = start - float(rates[0]) / slope
+        head[0] = max(0.0, float(rates[0]) - slope * start)
+        if begin > 1.0:
+            head[min(int(begin), start - 1)] = 0.0
+    if last + 1 == len(steps):
+        notes.append(f"The rate rises linearly to the last row, step {top}.")
+        return top, head
+    after, peak = int(steps[last + 1]), max(float(rates[last + 1]), float(rates[last]))
+    length = min(after, top + round((peak - float(rates[last])) / slope))
+    text = f"Warm-up seen in the rows: a linear ramp of {length} steps."
+    if warmup is not None and warmup != length:
+        if top <= warmup <= after:
+            length, peak = warmup, float(rates[last]) + slope * (warmup - top)
+            text = f"Warm-up of {warmup} steps, as given; the rows show its ramp."
+        else:
+            text = (
+                f"Warm-up of {warmup} steps was given, but the rows show a ramp of {length} "
+                "steps: the rows are taken."
+            )
+    notes.append(text)
+    if top < length < after:
+        head[length] = peak
+    return length, head
+
+
+def _hidden_ramp(
+    first: int, rate: float, warmup: int | None, notes: list[str]
+) -> tuple[int, int, dict[int, float]]:
+    """Length of the ramp before the rows, shift of the steps, and the knots before the rows."""
+    if not warmup:
+        if first > 0 and warmup is None:
+            notes.append(
+                f"The log starts at step {first} and shows no ramp: no warm-up is assumed, the "
+                f"rate is {rate:g} from step 0; give its length with warmup=N (--warmup N)."
+            )
+        return 0, 0, {0: rate}
+    shift = 0 if first >= warmup else warmup - first
+    if shift:
+        notes.append(
+            f"The log starts at step {first}, within the warm-up of {warmup} steps, without a "
+            f"ramp: its steps are taken to count from the end of the warm-up, {shift} are added."
+        )
+    else:
+        notes.append(f"Warm-up of {warmup} steps, as given: a linear ramp from 0 to {rate:g}.")
+    return warmup, shift, {0: 0.0, warmup: rate}
+
+
+def _body(steps: Ints, rates: Floats, notes: list[str]) -> dict[int, float]:
+    """Knots at the rows and beside the jumps."""
+    knots = dict(zip(steps.tolist(), rates.tolist(), strict=True))
+    for i in jumps(steps, rates).tolist():
+        low, high = int(steps[i]), int(steps[i + 1])
+        at = roundest(low, high)
+        notes.append(
+            f"The rate jumps from {rates[i]:g} to {rates[i + 1]:g} between steps {low} and "
+            f"{high}: taken to be at step {at}."
+        )
+        knots.setdefault(at - 1, float(rates[i]))
+        knots[at] = float(rates[i + 1])
+    return knots
+
+
+def jumps(steps: Ints, rates: Floats) -> Ints:
+    """Rows after which the rate jumps before the next one.
+
+    A change is a jump if it is at least 10 % of the larger rate, four times what the slopes on
+    both sides would give, and, as a ratio, twice the ratios on both sides. A rise from 0, or
+    right at the start, is a warm-up.
+    """
+    if len(steps) < 3:
+        return np.array([], dtype=np.int64)
+    gaps, change = np.diff(steps), np.abs(np.diff(rates))
+    larger = np.maximum(rates[1:], rates[:-1])
+    relative = np.divide(change, larger, out=np.zeros_like(change), where=larger > 0.0)
+    # As a loss of 90 % compares with one of 99 %: by their logarithms.
+    ratio = -np.log1p(-np.minimum(relative, 1.0 - 1e-12))
+    slope = change / gaps
+    jump = (relative >= MIN_CHANGE) & (rates[:-1] > 0.0)
+    jump[0] &= rates[1] < rates[0]
+    for near, factor, scale in ((slope, CONTRAST, gaps), (ratio, 2.0, np.ones_like(change))):
+        before = np.append(0.0, near[:-1])
+        after = np.append(near[1:], 0.0)
+        size = change if near is slope else ratio
+        jump &= size > factor * scale * np.maximum(before, after)
+    return np.flatnonzero(jump)
+
+
+def roundest(low: int, high: int) -> int:
+    """Step in (low, high] that is a multiple of the largest power of ten.
+
+    Of several, ``high`` if it is one of them, else the one nearest the middle. People change the
+    rate at round steps; the row at ``high`` has the new rate, which update ``high`` uses.
+    """
+    power = 1
+    while high // (10 * power) > low // (10 * power):
+        power *= 10
+    if high % power == 0:
+        return high
+    middle = (low + high) / 2
+    first, last = low // power + 1, high // power
+    nearest = min(max(round(middle / power), first), last)
+    return nearest * power
