@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from optsched.errors import BadLog, InvalidProblem
-from optsched.pilot import read_run, read_runs, read_schedule
+from optsched.pilot import average_seeds, read_run, read_runs, read_schedule
+from optsched.pilot.rates import fill_rates, jumps, roundest
+from optsched.pilot.run import noise_level
 
 STEPS = np.arange(2176, 8001, 128)
 
@@ -103,7 +108,7 @@ GOOD = [f"{s},0.1,{5 - s / 100}" for s in range(0, 100, 10)]
         ("step,lr,loss\n0,.1,1\n10,.1,1\n10,.1,1\n", r"line 4: step is 10, expected more"),
         ("step,lr,loss\n0,.1,1\n2.5,.1,1\n", r"line 3: step is 2\.5, expected a whole"),
         ("step,lr,loss\n-1,.1,1\n", r"line 2: step is -1, expected a step >= 0"),
-        ("step,lr,loss\n0,.1,1\n1,.1,1\n2,.1,1\n", r"3 losses of run 'x', expected 4 or more"),
+        ("step,lr,loss\n0,.1,1\n1,.1,1\n2,.1,1\n", r"'loss' has 3 rows, expected 4 or more"),
         ("step,lr,loss\n0,0,1\n1,0,1\n2,0,1\n3,0,1\n", r"every rate of column 'lr' is 0"),
         ("step,lr,loss\n0,.1,1\n1,-.1,1\n2,.1,1\n3,.1,1\n", r"line 3: lr is -0\.1"),
         ("step,lr,loss\n0,.1,1\n1,.1,-1\n2,.1,1\n3,.1,1\n", r"line 3: loss is -1, expected .* > 0"),
@@ -145,3 +150,185 @@ def test_bad_arguments(tmp_path: Path, options: dict, field: str) -> None:
     with pytest.raises(InvalidProblem) as caught:
         constant(tmp_path, **options)
     assert caught.value.field == field
+
+
+@given(
+    warmup=st.integers(20, 3000),
+    every=st.integers(1, 150),
+    first=st.sampled_from([0, 1, None]),
+    floor=st.sampled_from([1.0, 0.1, 0.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_ramp_in_the_rows_is_found(
+    warmup: int, every: int, first: int | None, floor: float
+) -> None:
+    """Ramp and decay of `cosine`, as a log shows them at some steps: within a row of the truth."""
+    every = min(every, warmup // 3)
+    horizon = 4 * warmup
+    truth = np.minimum(np.arange(horizon) / warmup, 1.0)
+    tail = np.linspace(1.0, floor, horizon - warmup)
+    truth[warmup:] = tail
+    steps = np.arange(every if first is None else first, horizon, every)
+    filled = fill_rates(steps, truth[steps], horizon=int(steps[-1]) + 1)
+    assert abs(filled.warmup - warmup) <= every
+    eta = filled.schedule.eta
+    np.testing.assert_allclose(eta, truth[: len(eta)], atol=1.01 * every / warmup)
+    # A plateau pins the end of the ramp.
+    if floor == 1.0:
+        assert abs(filled.warmup - warmup) <= 1
+        np.testing.assert_allclose(eta, truth[: len(eta)], rtol=1e-9, atol=1.0 / warmup)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**4))
+def test_the_roundest_step(low: int, width: int) -> None:
+    """Against a search over all steps of the interval."""
+    found = roundest(low, low + width)
+    assert low < found <= low + width
+
+    def roundness(k: int) -> float:
+        zeros = len(str(k)) - len(str(k).rstrip("0"))
+        return zeros + 0.5 * (k // 10**zeros % 5 == 0)
+
+    assert roundness(found) == max(map(roundness, range(low + 1, low + width + 1)))
+
+
+SHAPES = ["cosine", "linear", "exponential", "1-sqrt", "inverse sqrt", "restarts"]
+
+
+@given(
+    family=st.sampled_from(SHAPES),
+    every=st.integers(1, 200),
+    final=st.floats(0.0, 0.5),
+)
+@settings(max_examples=60, deadline=None)
+def test_smooth_decays_have_no_jumps(family: str, every: int, final: float) -> None:
+    """Held, then decayed: only restarts jump, and each of them does."""
+    k = np.arange(4001)
+    x = np.clip((k - 2000) / 2000, 0.0, 1.0)
+    shape = {
+        "cosine": final + (1 - final) * 0.5 * (1 + np.cos(np.pi * x)),
+        "linear": 1 - (1 - final) * x,
+        "exponential": max(final, 1e-3) ** x,
+        "1-sqrt": 1 - (1 - final) * np.sqrt(x),
+        "inverse sqrt": np.minimum(1.0, np.sqrt(2000 / np.maximum(k, 1))),
+        "restarts": 0.5 * (1 + np.cos(np.pi * (k % 1000) / 1000)),
+    }[family]
+    # Of a restart at least ten rows a period must tell.
+    steps = np.arange(0, 4001, min(every, 100) if family == "restarts" else every)
+    found = jumps(steps, shape[steps])
+    if family == "restarts":
+        restarts = [k for k in (1000, 2000, 3000, 4000) if k <= steps[-1]]
+        assert [roundest(int(steps[i]), int(steps[i + 1])) for i in found] == restarts
+    else:
+        assert found.size == 0
+
+
+def test_a_staircase(tmp_path: Path) -> None:
+    """Every step of a step schedule is a jump, wherever the rows fall."""
+    steps = np.arange(57, 9000, 111)
+    rates = 0.1 * 0.5 ** (steps // 1500)
+    path = write(tmp_path / "s.csv", steps, rates.tolist(), losses(len(steps)))
+    eta = read_run(path, warmup=0).schedule.eta
+    drops = np.flatnonzero(np.diff(eta)) + 1
+    assert drops.tolist() == [1500, 3000, 4500, 6000, 7500]
+
+
+def test_a_given_warmup_beside_a_ramp_in_the_rows(tmp_path: Path) -> None:
+    steps = np.arange(0, 2001, 100)
+    rates = np.minimum(steps / 950, 1.0).tolist()
+    path = write(tmp_path / "r.csv", steps, rates, losses(len(steps)))
+    assert read_run(path).warmup == 950
+    given = read_run(path, warmup=930)
+    assert given.warmup == 930
+    assert given.steps[0] == 0
+    other = read_run(path, warmup=2160)
+    assert other.warmup == 950
+    assert "Warm-up of 2160 steps was given, but the rows show" in other.summary()
+
+
+def test_noise_level() -> None:
+    """Of known noise about a curve and with a jump, within 4 standard errors (1.2/sqrt(n))."""
+    rng = np.random.default_rng(3)
+    steps = np.cumsum(rng.integers(1, 20, 4000))
+    loss = 3.0 + 5.0 * (steps + 100.0) ** -0.4 - 0.3 * (steps > 20_000)
+    for sigma in (1e-3, 0.05):
+        found = noise_level(steps, loss + sigma * rng.standard_normal(4000))
+        assert found == pytest.approx(sigma, rel=4 * 1.2 / np.sqrt(4000))
+
+
+def test_thin_averages_within_bins(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    steps = np.arange(1, 20_001)
+    rates = np.where(steps < 8000, 0.1, 0.01)
+    curve = 2.0 + 3.0 * steps**-0.3 - 0.2 * (steps > 8000)
+    path = tmp_path / "t.csv"
+    noisy = curve + 0.1 * rng.standard_normal(20_000)
+    run = read_run(write(path, steps, rates.tolist(), noisy.tolist()), warmup=0)
+    assert run.noise == pytest.approx(0.1, rel=0.03)
+    for spacing, most in (("log", 0.02), ("equal", 0.05)):
+        thin = run.thin(100, spacing)
+        assert 60 <= len(thin.steps) <= 102
+        assert thin.schedule is run.schedule
+        assert np.all(np.diff(thin.steps) > 0)
+        # No bin mixes losses from before and from after the drop.
+        late = thin.steps > 1000
+        error = thin.loss - np.interp(thin.steps, steps, curve)
+        assert np.abs(error[late]).max() < most
+        assert "the noise of a row was 0.1" in thin.summary()
+    assert run.thin(20_000) is run
+    with pytest.raises(InvalidProblem, match="points: got 3"):
+        run.thin(3)
+    spacing: Any = "sqrt"
+    with pytest.raises(InvalidProblem, match="spacing: got 'sqrt'"):
+        run.thin(10, spacing)
+
+
+def seeds(folder: Path, names: list[str], peak: float = 0.1, every: int = 10) -> list[Path]:
+    steps = np.arange(0, 1001, every)
+    paths = []
+    for i, name in enumerate(names):
+        noisy = 3.0 + (1.0 + steps) ** -0.5 + 0.01 * np.random.default_rng(i).standard_normal()
+        (folder / name).parent.mkdir(exist_ok=True)
+        paths.append(write(folder / name, steps, [peak] * len(steps), noisy.tolist()))
+    return paths
+
+
+def test_seeds_are_averaged(tmp_path: Path) -> None:
+    names = [f"const_seed{i}.csv" for i in range(12)]
+    paths = seeds(tmp_path, names) + seeds(tmp_path, ["other.csv"], peak=0.2)
+    paths += seeds(tmp_path, ["x/other.csv", "y/sparse.csv"], peak=0.3, every=20)
+    runs = read_runs(paths[:13])
+    assert [run.name for run in runs] == [name[:-4] for name in names] + ["other"]
+    many, single = average_seeds(runs)
+    np.testing.assert_allclose(many.mean.loss, np.mean([run.loss for run in runs[:12]], axis=0))
+    assert many.mean.name == "const"
+    # One offset a seed, of standard deviation 0.01; 12 of them give it to 21 % (1 sigma).
+    assert many.noise == pytest.approx(0.01, rel=0.65)
+    offsets = [run.loss[0] for run in runs[:12]]
+    assert many.noise == pytest.approx(np.std(offsets, ddof=1), rel=1e-6)
+    assert single.noise is None
+    assert single.mean is runs[12]
+    assert "Mean of 12 seeds" in many.mean.summary()
+    # The same through read_runs, where other.csv and sparse.csv have equal schedules too.
+    means = read_runs([*paths[:12], *paths[13:]], seeds="average")
+    assert len(means) == 2
+
+
+def test_seeds_of_one_name(tmp_path: Path) -> None:
+    paths = seeds(tmp_path, ["a/run.csv", "b/run.csv"])
+    runs = read_runs(paths, seeds="keep")
+    assert [run.name for run in runs] == ["run#1", "run#2"]
+    (mean,) = read_runs(paths, seeds="average")
+    assert mean.name == "run"
+    other = seeds(tmp_path, ["c/run.csv"], peak=0.2)
+    with pytest.raises(BadLog, match=r"c/run\.csv: run 'run' has another schedule"):
+        read_runs([*paths, *other], seeds="keep")
+    with pytest.raises(InvalidProblem, match="seeds"):
+        read_runs(paths, seeds="yes")  # pyright: ignore[reportArgumentType]
+
+
+def test_seeds_without_common_steps(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.csv", [0, 10, 20, 30], [1.0] * 4, losses(4))
+    two = write(tmp_path / "b.csv", [1, 11, 21, 30], [1.0] * 4, losses(4))
+    with pytest.raises(BadLog, match=r"share 1 steps, expected 4 or more"):
+        average_seeds(read_runs([one, two], warmup=0))

@@ -19,9 +19,9 @@ Ints = NDArray[np.int64]
 
 # In the order of preference; compared in lower case, with "-", " " and "." as "_".
 STEPS = (
-    "step", "global_step", "_step", "steps", "iter", "iters", "iteration", "iterations", "update",
+    "step", "global_step", "steps", "iter", "iters", "iteration", "iterations", "update",
     "updates", "num_updates", "train_step", "train/global_step", "trainer/global_step",
-    "train/step", "optimizer_step",
+    "train/step", "optimizer_step", "_step",
 )  # fmt: skip
 COUNTS = {
     "steps": (),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Rates", "fill_rates", "jumps", "ramp", "roundest"]
+__all__ = ["Rates", "cut", "fill_rates", "jumps", "ramp", "roundest"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -82,15 +82,21 @@ def fill_rates(
     if seen is not None and length in head and length > steps[0]:
         knots[length] = head[length]
     end = horizon - 1 + shift
-    where, values = np.array(sorted(knots)), np.array([knots[k] for k in sorted(knots)])
-    if where[-1] > end:
-        last = float(np.interp(end, where, values))
-        where, values = np.append(where[where < end], end), np.append(values[where < end], last)
-    elif where[-1] < end:
-        notes.append(f"No rate after step {where[-1]}: held to step {end}.")
-        where, values = np.append(where, end), np.append(values, values[-1])
-    schedule = Schedule.from_knots(where, eta=values)
+    last = max(knots)
+    if last < end:
+        notes.append(f"No rate after step {last}: held to step {end}.")
+    where = sorted(knots)
+    schedule = cut(Schedule.from_knots(where, eta=[knots[k] for k in where]), end + 1)
     return Rates(schedule, min(length, end), shift, tuple(notes))
+
+
+def cut(schedule: Schedule, horizon: int) -> Schedule:
+    """The learning rate of a schedule over ``horizon`` steps; held past its end."""
+    end = horizon - 1
+    keep = schedule.steps < end
+    steps = np.append(schedule.steps[keep], end)
+    last = schedule(min(end, schedule.horizon - 1))
+    return Schedule.from_knots(steps, eta=np.append(schedule.controls["eta"][keep], last))
 
 
 def ramp(steps: Ints, rates: Floats) -> int | None:
@@ -186,39 +192,39 @@ def jumps(steps: Ints, rates: Floats) -> Ints:
     """Rows after which the rate jumps before the next one.
 
     A change is a jump if it is at least 10 % of the larger rate, four times what the slopes on
-    both sides would give, and, as a ratio, twice the ratios on both sides. A rise from 0, or
-    right at the start, is a warm-up.
+    both sides would give and, as a ratio, twice the ratios of changes beside it that go the same
+    way. A rise from 0, or right at the start, is a warm-up.
     """
     if len(steps) < 3:
         return np.array([], dtype=np.int64)
-    gaps, change = np.diff(steps), np.abs(np.diff(rates))
+    gaps, change = np.diff(steps), np.diff(rates)
     larger = np.maximum(rates[1:], rates[:-1])
-    relative = np.divide(change, larger, out=np.zeros_like(change), where=larger > 0.0)
-    # As a loss of 90 % compares with one of 99 %: by their logarithms.
-    ratio = -np.log1p(-np.minimum(relative, 1.0 - 1e-12))
-    slope = change / gaps
+    relative = np.divide(np.abs(change), larger, out=np.zeros_like(change), where=larger > 0.0)
     jump = (relative >= MIN_CHANGE) & (rates[:-1] > 0.0)
-    jump[0] &= rates[1] < rates[0]
-    for near, factor, scale in ((slope, CONTRAST, gaps), (ratio, 2.0, np.ones_like(change))):
-        before = np.append(0.0, near[:-1])
-        after = np.append(near[1:], 0.0)
-        size = change if near is slope else ratio
-        jump &= size > factor * scale * np.maximum(before, after)
+    jump[0] &= change[0] < 0.0
+    slope = np.abs(change) / gaps
+    # Ratios by their logarithms: 90 % and 99 % are one and two powers of ten.
+    ratio = -np.log1p(-np.minimum(relative, 1.0 - 1e-12))
+    alike = np.append(change[1:] * change[:-1] > 0.0, False)
+    for size, factor, before, after in (
+        (slope, CONTRAST, slope[:-1], slope[1:]),
+        (ratio, 2.0, ratio[:-1] * alike[:-1], ratio[1:] * alike[:-1]),
+    ):
+        jump[1:] &= size[1:] > factor * before
+        jump[:-1] &= size[:-1] > factor * after
     return np.flatnonzero(jump)
 
 
 def roundest(low: int, high: int) -> int:
-    """Step in (low, high] that is a multiple of the largest power of ten.
+    """Step in (low, high] that is a multiple of the largest of 1, 5, 10, 50, 100, ...
 
     Of several, ``high`` if it is one of them, else the one nearest the middle. People change the
     rate at round steps; the row at ``high`` has the new rate, which update ``high`` uses.
     """
-    power = 1
-    while high // (10 * power) > low // (10 * power):
-        power *= 10
-    if high % power == 0:
+    unit, factor = 1, 5
+    while high // (factor * unit) > low // (factor * unit):
+        unit *= factor
+        factor = 7 - factor  # 5 and 2 in turn
+    if high % unit == 0:
         return high
-    middle = (low + high) / 2
-    first, last = low // power + 1, high // power
-    nearest = min(max(round(middle / power), first), last)
-    return nearest * power
+    return min(max(round((low + high) / 2 / unit), low // unit + 1), high // unit) * unit

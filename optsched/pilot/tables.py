@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from optsched.errors import BadLog
 
-__all__ = ["Column", "Table", "read_tables"]
+__all__ = ["Column", "Table", "rate_file", "read_tables", "run_name"]
 
 Floats = NDArray[np.float64]
 
+TRAINER = "a Trainer state of Hugging Face"
 TENSORBOARD = ("wall time", "step", "value")
 _WANDB = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<spread>__MIN|__MAX)?")
 
@@ -220,7 +221,7 @@ def _json_table(path: Path, text: str) -> Table:
             for i, row in enumerate(rows, 1)
             if not (isinstance(row, dict) and "train_runtime" in row)
         ]
-        return _from_rows(path, "a Trainer state of Hugging Face", found, "entry")
+        return _from_rows(path, TRAINER, found, "entry")
     if isinstance(value, list):
         return _from_rows(path, "a JSON list", list(enumerate(value, 1)), "entry")
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
@@ -259,3 +260,32 @@ def _from_rows(path: Path, form: str, rows: Iterable[tuple[int, Any]], place: st
     if not lines:
         raise BadLog(f"{path}: has no rows, expected step, rate and loss in each")
     return Table(path, form, columns, lines, place)
+
+
+def run_name(path: Path) -> str:
+    """Name of the run: of a Trainer the folder, of TensorBoard the run, else the stem."""
+    if path.is_dir():
+        return path.resolve().name
+    if path.name == "trainer_state.json":
+        return path.resolve().parent.name
+    run, tag, _ = path.stem.partition("-tag-")
+    run = run.removeprefix("run-")
+    return run if tag and run not in ("", ".") else path.stem
+
+
+def rate_file(path: Path) -> Path | None:
+    """File of the rate beside a file of the loss, by its name."""
+    head, tag, _ = path.stem.partition("-tag-")
+    if tag:
+        found = [p for p in sorted(path.parent.glob("*.csv")) if _is_rate_tag(p.stem, head + tag)]
+        return found[0] if len(found) == 1 else None
+    for word in ("lr", "learning_rate"):
+        other = path.with_stem(path.stem.replace("loss", word))
+        if other != path and other.is_file():
+            return other
+    return None
+
+
+def _is_rate_tag(stem: str, head: str) -> bool:
+    tag = stem.removeprefix(head).lower()
+    return stem.startswith(head) and bool(re.search(r"(^|[_-])(lr|learning_rate)([_-]|$)", tag))
