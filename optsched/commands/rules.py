@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from optsched.commands.rules_ema import ema
+from optsched.commands.rules_lmo import lmo
 
 __all__ = ["rules"]
 
@@ -14,5 +15,5 @@ def rules() -> None:
     """Rules around a schedule: transfer, batch size, averaging and more."""
 
 
-for command in (ema,):
+for command in (lmo, ema):
     rules.add_command(command)
