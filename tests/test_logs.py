@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optsched.errors import BadLog, InvalidProblem
@@ -332,3 +332,38 @@ def test_seeds_without_common_steps(tmp_path: Path) -> None:
     two = write(tmp_path / "b.csv", [1, 11, 21, 30], [1.0] * 4, losses(4))
     with pytest.raises(BadLog, match=r"share 1 steps, expected 4 or more"):
         average_seeds(read_runs([one, two], warmup=0))
+
+
+LOG = "step,lr,loss\n" + "\n".join(f"{k * 10},{0.1 - k * 0.01},{5 - k / 10}" for k in range(8))
+
+
+@given(
+    at=st.integers(0, len(LOG)),
+    cut=st.integers(0, 30),
+    put=st.text(alphabet='0159.,-+e \n"#{[nalossteplr\t\x00\ud7ff', max_size=12),
+)
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_damaged_log_is_read_or_refused(tmp_path: Path, at: int, cut: int, put: str) -> None:
+    """Whatever is cut or typed: a run that is sound, or one error of ours in one line."""
+    path = tmp_path / "d.csv"
+    path.write_text(LOG[:at] + put + LOG[at + cut :], encoding="utf-8")
+    try:
+        run = read_run(path)
+    except BadLog as error:
+        assert str(error).startswith(str(path))
+        assert "\n" not in str(error)
+    else:
+        assert len(run.steps) >= 4
+        assert run.schedule.horizon == run.steps[-1] + 1
+
+
+def test_a_log_of_every_step(tmp_path: Path) -> None:
+    """A hundred thousand rows, as loops write that log each update."""
+    steps = np.arange(100_000)
+    rates = np.minimum(steps / 2000, 1.0) * 3e-4
+    run = read_run(write(tmp_path / "l.csv", steps, rates.tolist(), losses(100_000)))
+    assert run.warmup == 2000
+    np.testing.assert_allclose(run.schedule.eta, rates, rtol=1e-12)
+    assert len(run.thin(300).steps) <= 301
