@@ -38,7 +38,7 @@ class MovingAverage:
     >>> round(average.half_life), round(average.window), round(average.lag)
     (693, 1000, 999)
     >>> MovingAverage.from_half_life(693).decay
-    0.9990002975...
+    0.999000287...
     """
 
     decay: float
