@@ -6,6 +6,7 @@ import click
 
 from optsched.commands.rules_ema import ema
 from optsched.commands.rules_lmo import lmo
+from optsched.commands.rules_stability import stability
 
 __all__ = ["rules"]
 
@@ -15,5 +16,5 @@ def rules() -> None:
     """Rules around a schedule: transfer, batch size, averaging and more."""
 
 
-for command in (lmo, ema):
+for command in (lmo, ema, stability):
     rules.add_command(command)

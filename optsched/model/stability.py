@@ -54,7 +54,14 @@ from scipy.optimize import brentq
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
 
-__all__ = ["deterministic_limit", "momentum_limit", "noise_gain", "noise_limit", "stability_limit"]
+__all__ = [
+    "curvature_limit",
+    "deterministic_limit",
+    "momentum_limit",
+    "noise_gain",
+    "noise_limit",
+    "stability_limit",
+]
 
 # Spectra up to this size are summed mode by mode, larger ones over quadrature nodes.
 MAX_MODES = 10**5
@@ -202,13 +209,37 @@ def momentum_limit(
     return float(root) / spectrum.largest  # type: ignore[arg-type]
 
 
-def deterministic_limit(spectrum: Spectrum, beta: float = 0.0, nu: float = 0.0) -> float:
-    r"""Largest constant learning rate at which every mode is stable without gradient noise.
+def curvature_limit(beta: float = 0.0, nu: float = 0.0) -> float:
+    r"""Largest product of constant learning rate and curvature that is stable without noise.
 
-    .. math:: \eta\,\lambda_1 = \frac{2 (1+\beta)}{1 + \beta - 2\nu\beta} ,
+    .. math:: \eta\,\lambda = \frac{2 (1+\beta)}{1 + \beta - 2\nu\beta} ,
 
     from the conditions of Jury on the 2 x 2 matrix of a mode: 2 for SGD,
     :math:`2(1+\beta)/(1-\beta)` for heavy ball.
+
+    Parameters
+    ----------
+    beta, nu : float
+        Momentum and its weight.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InvalidProblem
+        Unless 0 <= beta < 1 and 0 <= nu <= 1.
+    """
+    beta, nu = _momentum(beta, nu)
+    _, kappa = _shape(beta, nu)
+    return 2.0 * (1.0 + beta) / kappa
+
+
+def deterministic_limit(spectrum: Spectrum, beta: float = 0.0, nu: float = 0.0) -> float:
+    """Largest constant learning rate at which every mode is stable without gradient noise.
+
+    `curvature_limit` over the largest eigenvalue.
 
     Parameters
     ----------
@@ -225,9 +256,7 @@ def deterministic_limit(spectrum: Spectrum, beta: float = 0.0, nu: float = 0.0) 
     InvalidProblem
         Unless 0 <= beta < 1 and 0 <= nu <= 1.
     """
-    beta, nu = _momentum(beta, nu)
-    _, kappa = _shape(beta, nu)
-    return 2.0 * (1.0 + beta) / (kappa * spectrum.largest)
+    return curvature_limit(beta, nu) / spectrum.largest
 
 
 def noise_limit(spectrum: Spectrum, batch_size: float) -> float:
