@@ -14,11 +14,19 @@ from optsched.control.solution import Solution
 from optsched.studies.tuning import Tuned
 from optsched.studies.verify import Verification
 
-__all__ = ["describe", "solution_report", "verification_report"]
+__all__ = ["describe", "new_table", "solution_report", "verification_report"]
 
 
 def _percent(x: float) -> str:
     return f"{100 * x:+.3g} %"
+
+
+def new_table(*titles: str, words: int = 1) -> Table:
+    """A table without lines; its first columns hold words, the others numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, title in enumerate(titles):
+        table.add_column(title, justify="left" if i < words else "right")
+    return table
 
 
 def describe(problem: Problem) -> str:
@@ -57,10 +65,8 @@ def solution_report(
     console = Console(highlight=False, soft_wrap=True)
     problem, proof = solution.problem, solution.certificate
     console.print(describe(problem))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("schedule")
-    for title in ("peak rate", "excess loss", "bias", "variance", "to optimum"):
-        table.add_column(title, justify="right")
+    titles = "peak rate", "excess loss", "bias", "variance", "to optimum"
+    table = new_table("schedule", *titles)
     eta = solution.controls["eta"]
     table.add_row(
         "optimal" if problem.rate_only else "best found",

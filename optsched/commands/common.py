@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,13 @@ from optsched.errors import InvalidProblem
 if TYPE_CHECKING:
     from optsched.studies.sweep import Progress
 
-__all__ = ["make_problem", "save_figure", "sweep_progress", "use_compilation_cache"]
+__all__ = [
+    "make_problem",
+    "progress_bar",
+    "save_figure",
+    "sweep_progress",
+    "use_compilation_cache",
+]
 
 
 def make_problem(options: dict[str, Any]) -> Any:
@@ -59,16 +66,36 @@ def save_figure(figure: Any, path: str, force: bool) -> None:
 
 
 @contextmanager
-def sweep_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
-    """Bar for a sweep with an estimate of the time left: on stderr, if that is a terminal."""
+def progress_bar(
+    what: str = "", total: int | None = None, columns: Sequence[Any] = (), **fields: Any
+) -> Iterator[Callable[..., None]]:
+    """A bar on the standard error, if that is a terminal; gives what updates it.
+
+    Parameters
+    ----------
+    what : str
+        Description of the bar.
+    total : int, optional
+        Number of parts.
+    columns : sequence, optional
+        Columns of rich, its usual ones if not given.
+    **fields : str
+        First values of the fields that the columns show.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
+    columns = columns or Bar.get_default_columns()
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield partial(bar.update, bar.add_task(what, total=total, **fields))
+
+
+@contextmanager
+def sweep_progress(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Bar for a sweep with an estimate of the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -77,13 +104,12 @@ def sweep_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None, failed="", left="")
+    with progress_bar(what, columns=columns, failed="", left="") as update:
 
         def report(now: Progress) -> None:
             failed = f"{now.failed} failed" if now.failed else ""
             left = "" if math.isnan(now.seconds_left) else f"{_duration(now.seconds_left)} left"
-            bar.update(task, completed=now.done, total=now.total, failed=failed, left=left)
+            update(completed=now.done, total=now.total, failed=failed, left=left)
 
         yield report
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.common import (
+    make_problem,
+    progress_bar,
+    save_figure,
+    use_compilation_cache,
+)
 from optsched.commands.options import problem_options_without
 from optsched.errors import InvalidProblem
 
@@ -55,8 +57,15 @@ def compare(**options: Any) -> None:
     from optsched.studies.compare import compare as run
 
     free = () if options["peak_only"] else None
-    with _progress() as progress:
-        result = run(problem, families, free=free, progress=progress)
+    with progress_bar() as update:
+        result = run(
+            problem,
+            families,
+            free=free,
+            progress=lambda what, done, total: update(
+                description=what, completed=done, total=total
+            ),
+        )
     if options["output"]:
         _write(result, options["output"], options["force"])
     if options["plot"]:
@@ -82,25 +91,9 @@ def _families(names: str | None) -> list[str] | None:
     return given
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on the standard error if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield show
-
-
 def _write(result: Any, path: str, force: bool) -> None:
     """The optimum and every family as rows of a table."""
-    from optsched.schedules.files import atomic_path
+    from optsched.studies.tables import write_table
 
     optimum = result.optimum
     first = {
@@ -112,19 +105,11 @@ def _write(result: Any, path: str, force: bool) -> None:
         "regret": 0.0,
         "replay_error": optimum.replay.error,
     }
-    rows = [first, *result.rows()]
+    rows = [first, *(row | row.pop("options", {}) for row in result.rows())]
     own = {name: None for member in result.members for name in member.options}
     numbers = ["excess_loss", "bias", "variance", "regret", "replay_error", "evaluations"]
     columns = ["schedule", "peak", "at_bound", *own, *numbers, "failed"]
-    with (
-        atomic_path(path, overwrite=force) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.DictWriter(file, columns, lineterminator="\n")
-        table.writeheader()
-        for row in rows:
-            options = row.pop("options", {})
-            table.writerow(row | options)
+    write_table(path, rows, columns, overwrite=force)
 
 
 def _cells(name: str, peak: float, played: Any) -> list[str]:
@@ -136,18 +121,17 @@ def _cells(name: str, peak: float, played: Any) -> list[str]:
 def _report(result: Any, output: str | None, plot: str | None) -> None:
     """Print the table for people."""
     from rich.console import Console
-    from rich.table import Table
 
-    from optsched.report import describe
+    from optsched.report import describe, new_table
 
     console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     problem, optimum = result.problem, result.optimum
     console.print(describe(problem))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("schedule", "peak rate", "excess loss", "bias", "variance", "regret"):
-        table.add_column(title, justify="left" if title == "schedule" else "right", no_wrap=True)
+    table = new_table("schedule", "peak rate", "excess loss", "bias", "variance", "regret")
     if result.free is None:
-        table.add_column("other hyperparameters", no_wrap=True)
+        table.add_column("other hyperparameters")
+    for column in table.columns:
+        column.no_wrap = True
     best = "optimal" if problem.rate_only else "best found"
     peak = optimum.controls["eta"].max()
     table.add_row(*_cells(best, peak, optimum), style="bold")

@@ -76,7 +76,8 @@ def _figure(study: Any) -> Any:
 def _report(study: Any, plot: str | None) -> None:
     """Print a row for each budget, the exponents beside theory, and warnings."""
     from rich.console import Console
-    from rich.table import Table
+
+    from optsched.report import new_table
 
     console = Console(highlight=False, soft_wrap=True)
     p = study.problem
@@ -84,9 +85,8 @@ def _report(study: Any, plot: str | None) -> None:
         f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), m = {p.batch_size:g}, sigma = {p.noise:g}:"
         f" {study.schedule} schedule"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("compute C", "features N", "within 1 %", "steps T", "excess loss", "peak rate"):
-        table.add_column(title, justify="right")
+    titles = "compute C", "features N", "within 1 %", "steps T", "excess loss", "peak rate"
+    table = new_table(*titles, words=0)
     for split in study.splits:
         best = split.best
         table.add_row(
@@ -98,10 +98,7 @@ def _report(study: Any, plot: str | None) -> None:
             f"{best.peak_eta:.4g}",
         )
     console.print(table)
-    fitted = Table(box=None, pad_edge=False, header_style="bold")
-    fitted.add_column("exponent in C")
-    for title in ("fitted", "standard error", "theory"):
-        fitted.add_column(title, justify="right")
+    fitted = new_table("exponent in C", "fitted", "standard error", "theory")
     for name, fit in study.fits.items():
         theory = study.theory.get(name, math.nan)
         cells = (study.exponent(name), fit.stderr, theory)

@@ -127,8 +127,8 @@ def _report(diagram: Any, options: dict[str, Any]) -> None:
     """A few lines about the whole, and what failed."""
     import numpy as np
     from rich.console import Console
-    from rich.table import Table
 
+    from optsched.report import new_table
     from optsched.studies.phases import FIELDS
 
     console = Console(highlight=False, soft_wrap=True)
@@ -140,10 +140,7 @@ def _report(diagram: Any, options: dict[str, Any]) -> None:
     )
     for name in sweep.corrupt:
         console.print(f"{name} could not be used and was done again")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("over the cells")
-    for title in ("least", "median", "largest"):
-        table.add_column(title, justify="right")
+    table = new_table("over the cells", "least", "median", "largest")
     for name in diagram.names:
         values = diagram.field(name)
         numbers = np.nanquantile(values, [0.0, 0.5, 1.0])

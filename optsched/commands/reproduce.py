@@ -86,16 +86,17 @@ def _write(paper: Any, folder: Path, force: bool) -> dict[str, Any]:
 
 def _report(paper: Any, files: list[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from optsched.report import new_table
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{paper.name}: {paper.caption}")
     if paper.exponents:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("exponent of", "phase", "points"):
-            table.add_column(title)
-        for title in ("paper", "theory", "ours", "std. error"):
-            table.add_column(title, justify="right")
+        words, numbers = (
+            ("exponent of", "phase", "points"),
+            ("paper", "theory", "ours", "std. error"),
+        )
+        table = new_table(*words, *numbers, words=len(words))
         for row in paper.exponent_rows():
             numbers = (row[name] for name in ("paper", "theory", "ours", "stderr"))
             shown = ("" if x is None else f"{x:.4f}" for x in numbers)

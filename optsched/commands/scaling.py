@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.common import (
+    make_problem,
+    progress_bar,
+    save_figure,
+    use_compilation_cache,
+)
 from optsched.commands.options import Horizons, Number, all_features, problem_options_without
 from optsched.errors import InvalidProblem, SolveFailed
 
 if TYPE_CHECKING:
-    from optsched.studies.scaling import Scaling, ScalingPoint
+    from optsched.studies.scaling import Scaling
 
 __all__ = ["scaling"]
-
-STUDY_GAP = 1e3  # the lower bound is not reported, and refining it is most of a solve
 
 
 @click.command()
@@ -71,16 +72,17 @@ def scaling(**options: Any) -> None:
         check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
     problem = make_problem({**options, "horizon": horizons[-1]})
     use_compilation_cache()
+    from optsched.control.certificate import UNREFINED
     from optsched.studies.scaling import scaling as run
 
-    with _progress(len(horizons)) as told:
+    with progress_bar("horizons", len(horizons)) as update:
         study = run(
             problem,
             horizons,
             schedule=options["schedule"],
-            solve_options={"gap": STUDY_GAP},
+            solve_options={"gap": UNREFINED},
             skip=int(skip),
-            progress=told,
+            progress=lambda point: update(advance=1, description=f"T = {point.horizon:,}"),
         )
     if study.fit is None:
         raise SolveFailed("fewer than two horizons were solved: " + "; ".join(study.warnings))
@@ -94,26 +96,11 @@ def scaling(**options: Any) -> None:
         _report(study, options["plot"])
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[ScalingPoint], None]]:
-    """A bar on the standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("horizons", total=total)
-
-        def told(point: ScalingPoint) -> None:
-            bar.update(task, advance=1, description=f"T = {point.horizon:,}")
-
-        yield told
-
-
 def _report(study: Scaling, plot: str | None) -> None:
     """Print a row for each horizon, the exponents beside theory, and warnings."""
     from rich.console import Console
-    from rich.table import Table
+
+    from optsched.report import new_table
 
     console = Console(highlight=False, soft_wrap=True)
     p = study.problem
@@ -121,9 +108,8 @@ def _report(study: Scaling, plot: str | None) -> None:
         f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), N = {p.features:g}, m = {p.batch_size:g},"
         f" sigma = {p.noise:g}: {study.schedule} schedule, tuned: {', '.join(study.tuned)}"
     )
-    rows = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("steps T", "excess loss", "local slope", "peak rate", "annealing time"):
-        rows.add_column(title, justify="right")
+    titles = "steps T", "excess loss", "local slope", "peak rate", "annealing time"
+    rows = new_table(*titles, words=0)
     assert study.fit is not None
     slopes = dict(zip(study.fit.horizons[1:].tolist(), study.fit.local_slopes, strict=True))
     for point in study.points:
@@ -136,10 +122,8 @@ def _report(study: Scaling, plot: str | None) -> None:
         )
     console.print(rows)
     console.print()
-    fitted = Table(box=None, pad_edge=False, header_style="bold")
-    fitted.add_column("exponent")
-    for title in ("fitted", "standard error", "drift", "limit", "its error", "theory"):
-        fitted.add_column(title, justify="right")
+    titles = "fitted", "standard error", "drift", "limit", "its error", "theory"
+    fitted = new_table("exponent", *titles)
     fits = study.fit, study.peak_fit, study.annealing_fit
     names = {
         "expected": "loss ~ T^-p",

@@ -12,13 +12,14 @@ from scipy.optimize import nnls
 from optsched.control.bound import certified_bound
 from optsched.control.problem import Problem
 
-__all__ = ["UNDERFLOW", "Certificate", "global_bound", "kkt_residual"]
+__all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "kkt_residual"]
 
 Floats = NDArray[np.float64]
 
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
 UNDERFLOW = 1e-250
 LEAST_BOUNDED = 1e-120
+UNREFINED = 1e3  # a gap that every first bound is within: refining it is most of a solve
 
 
 @dataclass(frozen=True)

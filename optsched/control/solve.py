@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.certificate import UNDERFLOW
+from optsched.control.certificate import UNDERFLOW, UNREFINED
 from optsched.control.descent import strict_tolerance
 from optsched.control.finish import Stage, finished
 from optsched.control.geodesic import Geodesic, relaxed_geodesic
@@ -130,7 +130,7 @@ def _optimise_jointly(
     """Optimise several controls from several starts."""
 
     def plain(short: Problem) -> Schedule:
-        return solve(short.plain, throw=False, gap=1e3, replay_steps=0).schedule
+        return solve(short.plain, throw=False, gap=UNREFINED, replay_steps=0).schedule
 
     if isinstance(method, Pontryagin):
         # Several controls are coupled: more of the curvature is worth its memory.
@@ -143,10 +143,10 @@ def _no_worse(
 ) -> Solution:
     """The solution, or a better one from the optimum of the rate alone, which it contains."""
     problem = solution.problem
-    plain = solve(problem.plain, throw=False, gap=1e3, replay_steps=0)
+    plain = solve(problem.plain, throw=False, gap=UNREFINED, replay_steps=0)
     if solution.excess_loss <= (1.0 - BLOCK_REPLAY) * plain.excess_loss:
         return solution
-    plain = solve(problem.plain, throw=False, gap=1e3, replay_steps=replay_steps)
+    plain = solve(problem.plain, throw=False, gap=UNREFINED, replay_steps=replay_steps)
     if solution.excess_loss <= plain.excess_loss * (1.0 + ROUNDING):
         return solution
     starts = solution.certificate.starts

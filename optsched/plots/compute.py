@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE, log_axes
 from optsched.studies.compute import ComputeOptimal, IsoFlop
 
 __all__ = ["plot_compute", "plot_iso_flop", "plot_split"]
@@ -58,7 +58,7 @@ def plot_compute(ax: Axes, study: ComputeOptimal) -> Axes:
         label = "samples run out"
         ax.axhline(study.limit.best.excess_loss, color=colour, linestyle=style, linewidth=1.0)
         ax.axvline(study.limit.crossover, color=colour, linestyle=style, linewidth=1.0, label=label)
-    return _logarithmic(ax, COMPUTE, "best loss above the noise floor")
+    return log_axes(ax, COMPUTE, "best loss above the noise floor")
 
 
 def plot_split(ax: Axes, study: ComputeOptimal) -> Axes:
@@ -90,7 +90,7 @@ def plot_split(ax: Axes, study: ComputeOptimal) -> Axes:
             line = fit.losses[-1] * (fit.horizons / fit.horizons[-1]) ** slope
             label = rf"theory $C^{{{slope:.3f}}}$"
             ax.plot(fit.horizons, line, color=colour, linestyle=DOTTED, label=label)
-    return _logarithmic(ax, COMPUTE, "best features $N$, steps $T$")
+    return log_axes(ax, COMPUTE, "best features $N$, steps $T$")
 
 
 def plot_iso_flop(ax: Axes, curves: Sequence[IsoFlop]) -> Axes:
@@ -119,13 +119,4 @@ def plot_iso_flop(ax: Axes, curves: Sequence[IsoFlop]) -> Axes:
         features, tails = np.unique(np.concatenate(pairs), axis=0).T
         label = "tail, never learnt"
         ax.plot(features, tails, color="0.5", linestyle=DOTTED, label=label)
-    return _logarithmic(ax, "features $N$", "loss above the noise floor")
-
-
-def _logarithmic(ax: Axes, x: str, y: str) -> Axes:
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    ax.legend(frameon=False)
-    return ax
+    return log_axes(ax, "features $N$", "loss above the noise floor")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, VARIANCE
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, VARIANCE, log_axes
 from optsched.studies.scaling import Scaling
 
 __all__ = ["plot_scaling", "plot_scaling_loss", "plot_scaling_slopes"]
@@ -47,12 +47,7 @@ def plot_scaling_loss(ax: Axes, study: Scaling) -> Axes:
             # Beside the points: through them it would be hidden.
             y = 0.5 * fit.losses[-1] * (x / x[-1]) ** -slope
             ax.plot(x, y, color=VARIANCE, linestyle=DOTTED, linewidth=1.8, label=label)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel("horizon $T$ (steps)")
-    ax.set_ylabel("loss above the noise floor")
-    ax.legend(frameon=False)
-    return ax
+    return log_axes(ax, "horizon $T$ (steps)", "loss above the noise floor")
 
 
 def plot_scaling_slopes(ax: Axes, study: Scaling) -> Axes:

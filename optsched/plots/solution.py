@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optsched.control.solution import Solution
-from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE, log_axes
 from optsched.schedules.schedule import Schedule
 from optsched.studies.tuning import Tuned
 
@@ -82,14 +82,9 @@ def plot_rates(ax: Axes, schedule: Schedule) -> Axes:
         if values.max() > floor:
             shown = np.where(values > floor, values, np.nan)
             ax.plot(steps + 1, shown, color=colour, linestyle=style, label=label)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
     # What is 10^-4 of the largest momentum rate moves nothing.
     ax.set_ylim(1e-6 * eta.max(), 3.0 * eta.max())
-    ax.set_xlabel("step $t + 1$")
-    ax.set_ylabel("rate")
-    ax.legend(frameon=False)
-    return ax
+    return log_axes(ax, "step $t + 1$", "rate")
 
 
 def plot_memory(ax: Axes, schedule: Schedule) -> Axes:
@@ -115,12 +110,7 @@ def plot_memory(ax: Axes, schedule: Schedule) -> Axes:
         style = DASHED
         shown = 1.0 - controls["ema"]
         ax.plot(steps + 1, shown, color=BIAS, linestyle=style, label=r"average $1-\rho$")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel("step $t + 1$")
-    ax.set_ylabel("forgetting per step")
-    ax.legend(frameon=False)
-    return ax
+    return log_axes(ax, "step $t + 1$", "forgetting per step")
 
 
 def plot_batch_size(ax: Axes, schedule: Schedule) -> Axes:
@@ -175,12 +165,7 @@ def plot_loss(ax: Axes, solution: Solution) -> Axes:
     ax.plot(t, variance, color=VARIANCE, linestyle=DOTTED, linewidth=1.8, label="variance")
     # The floor hides a part that is long gone and would stretch the axis.
     ax.set_ylim(0.05 * min(excess[-1], excess.min()), 2.0 * excess.max())
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel("step $t$")
-    ax.set_ylabel("loss above the noise floor")
-    ax.legend(frameon=False)
-    return ax
+    return log_axes(ax, "step $t$", "loss above the noise floor")
 
 
 def plot_solution(solution: Solution, baselines: Sequence[Tuned] = ()) -> Figure:

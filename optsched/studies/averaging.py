@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
+from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
@@ -257,7 +258,7 @@ class _Study:
         """A row from a solve."""
         problem = self.problem.replace(**changes)
         solution = solve(
-            problem, throw=False, gap=1e3, initial=initial, replay_steps=self.replay_steps
+            problem, throw=False, gap=UNREFINED, initial=initial, replay_steps=self.replay_steps
         )
         found = solution.schedule
         if problem.ema is not None:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.schedules.checks import is_number
@@ -47,7 +48,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-OPTIONS = {"gap": 1e3, "replay_steps": 1000}  # a sweep needs neither bound nor long replays
+OPTIONS = {"gap": UNREFINED, "replay_steps": 1000}  # a sweep needs neither bound nor long replays
 QUANTITIES = {"loss": 1.0, "features": -1.0, "horizon": -1.0, "peak_eta": 1.0}  # 1: falls with C
 TAILS = {"linear": 1.0, "cosine": 2.0}  # power of the last part of a schedule in the steps to go
 MOST_FEATURES = 1e9  # of a search without a bound of compute

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.studies.exponents import ExponentFit, checked_points, json_ready
@@ -33,10 +34,9 @@ Floats = NDArray[np.float64]
 
 # Schedules whose regret is mapped.
 FAMILIES_SHOWN = ("constant", "linear", "cosine", "wsd")
-COARSE_GAP = 1e3  # the first bound: refining it would double the time
 # Replayed by exact blocks at any horizon. At this residual losses are within 1e-6 of converged
 # ones, rates within 1 %.
-SOLVING = {"gap": COARSE_GAP, "replay_steps": 0, "tol": 1e-5}
+SOLVING = {"gap": UNREFINED, "replay_steps": 0, "tol": 1e-5}
 TUNING: dict[str, Any] = {"replay_steps": 0, "replay_tol": 3e-4}  # a third of it is left
 # Fields of a problem that a cell or its study sets itself.
 OWN = ("a", "b", "horizon", "spectrum", "samples", "eta_max")

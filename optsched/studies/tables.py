@@ -13,9 +13,21 @@ __all__ = ["write_table"]
 
 
 def write_table(
-    path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, overwrite: bool = False
+    path: str | os.PathLike[str],
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write rows with the same keys as csv, as a whole or not at all; None is an empty field.
+    """Write rows as csv, as a whole or not at all; None and missing keys are empty fields.
+
+    Parameters
+    ----------
+    path : path-like
+    rows : sequence of mapping
+    columns : sequence of str, optional
+        All keys in their order; those of the first row if not given.
+    overwrite : bool
 
     Raises
     ------
@@ -26,6 +38,6 @@ def write_table(
         atomic_path(path, overwrite=overwrite) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
 from optsched.model.recursion import MAX_STEPS, Replay
@@ -59,7 +60,7 @@ def compare_weight_decay(
     rows: list[WeightDecayRow] = []
     for decay in dict.fromkeys([0.0, *decays]):
         decayed = problem.replace(weight_decay=decay)
-        solution = solve(decayed, throw=False, gap=1e3, replay_steps=replay_steps)
+        solution = solve(decayed, throw=False, gap=UNREFINED, replay_steps=replay_steps)
         best, done = solution.replay, solution.converged
         flat = best_baselines(decayed, ("constant",), replay_steps=replay_steps)[0].replay
         first = rows[0] if rows else WeightDecayRow(decay, best, flat, 1.0, 1.0, done)
