@@ -22,6 +22,7 @@ from optsched.control.pontryagin import Pontryagin
 from optsched.control.problem import Problem
 from optsched.control.shooting import Shooting, task_residual
 from optsched.control.solution import Solution
+from optsched.control.switch import has_fold, switched
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.recursion import MAX_STEPS
 from optsched.schedules.schedule import Schedule
@@ -121,7 +122,24 @@ def _optimise(problem: Problem, method: Method, initial: Schedule | None, tol: f
         mesh, start = _refined(stage, problem.warmup)
         if len(mesh.steps) == len(stage.task.mesh.steps):
             break
-    return replace(stage, evaluations=evaluations)  # pyright: ignore[reportPossiblyUnboundVariable]
+    stage = replace(stage, evaluations=evaluations)  # pyright: ignore[reportPossiblyUnboundVariable]
+    return stage if hopeless else _best_neighbour(stage)
+
+
+def _best_neighbour(stage: Stage) -> Stage:
+    """The stage, or a better local optimum next to it."""
+    task, first = stage.task, stage.iterate
+    if task.problem.max_change is not None or not (stage.residual <= stage.tol and has_fold(task)):
+        return stage
+    before = task.objective.evaluations
+    start = switched(task, first)
+    if start is not None:
+        found = _run(Pontryagin(), replace(task, start=start), hopeless=False)
+        if found.residual <= found.tol:
+            history = first.history + found.iterate.history
+            iterate = replace(found.iterate, history=history, stats=first.stats)
+            stage = replace(found, iterate=iterate, evaluations=stage.evaluations)
+    return replace(stage, evaluations=stage.evaluations + task.objective.evaluations - before)
 
 
 def _optimise_jointly(
