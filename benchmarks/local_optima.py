@@ -101,8 +101,8 @@ def main() -> None:
     )
     times, counts = np.array(seconds), np.array(evaluations)
     print(
-        f"processor time of a solve: {np.median(times[:, 1] / times[:, 0]):.2f} times as much in the"
-        f" median; evaluations {counts[:, 1].sum() / counts[:, 0].sum():.2f} times in all"
+        f"processor time of a solve: {np.median(times[:, 1] / times[:, 0]):.2f} times as much in"
+        f" the median; evaluations {counts[:, 1].sum() / counts[:, 0].sum():.2f} times in all"
     )
 
 
