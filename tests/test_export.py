@@ -139,11 +139,15 @@ def test_optax_snippet(extend: Any, x64: bool) -> None:
             wanted = np.where(counts > 99, past, own)
             np.testing.assert_allclose(found, wanted, rtol=rtol, atol=1e-8)
         buffer, average = 0.0, 0.0
+        momentum, rate = (
+            np.asarray(jax.jit(jax.vmap(f))(jnp.arange(100)), dtype=np.float64)
+            for f in (made.momentum, made.learning_rate)
+        )
         for step in range(100):
             gradient, beta = np.cos(step), HEAVY(step, "beta")
-            buffer = float(made.momentum(step)) * buffer + gradient
+            buffer = momentum[step] * buffer + gradient
             average = beta * average + (1.0 - beta) * gradient
-            update = float(made.learning_rate(step)) * buffer
+            update = rate[step] * buffer
             np.testing.assert_allclose(update, HEAVY(step) * average, rtol=100 * rtol, atol=1e-7)
 
 

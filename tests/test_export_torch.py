@@ -20,7 +20,7 @@ import pytest
 
 from optsched import InvalidProblem, Schedule
 from optsched.schedules.snippets import snippet
-from optsched.schedules.torch import BatchSampler, to_torch
+from optsched.schedules.torch import BatchSampler, to_lightning, to_torch
 
 torch: Any = pytest.importorskip("torch")
 
@@ -38,7 +38,7 @@ def recipe(containing: str, **names: Any) -> Any:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
     found = [block for block in blocks if containing in block]
     assert len(found) == 1, containing
-    scope = {"torch": torch, "to_torch": to_torch, **names}
+    scope = {"torch": torch, "to_torch": to_torch, "to_lightning": to_lightning, **names}
     exec(found[0], scope)
     return types.SimpleNamespace(**scope)
 

@@ -16,7 +16,7 @@ from optsched.schedules.checks import is_number, whole
 from optsched.schedules.exports import check_exportable, framework
 from optsched.schedules.schedule import MAX_HORIZON, Schedule
 
-__all__ = ["BatchSampler", "to_torch"]
+__all__ = ["BatchSampler", "to_lightning", "to_torch"]
 
 Momentum = Literal["ignore", "write", "heavy-ball"]
 
@@ -77,6 +77,24 @@ def to_torch(
     """
     make = __getattr__("ScheduleLR")
     return make(optimizer, schedule, momentum=momentum, scale=scale, every=every, start=start)
+
+
+def to_lightning(schedule: Schedule, optimizer: Any, **options: Any) -> dict[str, Any]:
+    """What ``configure_optimizers`` of a Lightning module returns, stepped once an update.
+
+    Parameters
+    ----------
+    schedule, optimizer, **options
+        As for `to_torch`.
+
+    Returns
+    -------
+    dict
+        The optimizer and its scheduler with ``interval="step"``; Lightning's default is an epoch.
+    """
+    scheduler = to_torch(schedule, optimizer, **options)
+    config = {"scheduler": scheduler, "interval": "step", "frequency": 1}
+    return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 class _ScheduleLR:
