@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from optsched.commands.rules_batch import batch, noise_scale
 from optsched.commands.rules_ema import ema
 from optsched.commands.rules_lmo import lmo
 from optsched.commands.rules_stability import stability
@@ -16,5 +17,13 @@ def rules() -> None:
     """Rules around a schedule: transfer, batch size, averaging and more."""
 
 
-for command in (lmo, ema, stability):
+COMMANDS = (
+    lmo,
+    noise_scale,
+    batch,
+    ema,
+    stability,
+)
+
+for command in COMMANDS:
     rules.add_command(command)
