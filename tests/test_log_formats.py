@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from optsched.errors import BadLog
+from optsched import BadLog, Schedule
 from optsched.pilot import Run, read_rates, read_run, read_runs
 from optsched.schedules.families import cosine
 
@@ -161,6 +161,12 @@ def test_rate_in_a_schedule_file_of_ours(tmp_path: Path) -> None:
     losses = table(tmp_path / "l.csv", ["step", "loss"], ROWS[0], ROWS[2])
     run = read_run((losses, tmp_path / "plan.npz"))
     assert_array_equal(run.schedule.eta, schedule.eta[:41])
+    ramped = Schedule.from_knots([0, 10, 99], eta=[0.0, 0.1, 0.0])
+    ramped.save(tmp_path / "ramped.json")
+    run = read_run((losses, tmp_path / "ramped.json"))
+    assert run.warmup == 10
+    assert_allclose(run.schedule.eta, ramped.eta[:41])
+    assert read_rates(tmp_path / "ramped.json").warmup == 10
     cosine(30, 0.1).save(tmp_path / "short.npz")
     with pytest.raises(BadLog, match=r"short\.npz: ends after 30 steps, but losses go to 40"):
         read_run((losses, tmp_path / "short.npz"))
@@ -251,6 +257,7 @@ def test_ambiguous_rates(tmp_path: Path) -> None:
         ('{"log_history": 3}', r"log_history is no list"),
         ('{"step": [1, 2], "lr": [1]}', r"lists of \[1, 2\] values"),
         ("[1, 2", r"expected JSON"),
+        ('{\n "log_history": [\n  {"step": 1,', r"line 3 column .*expected JSON"),
         ('[{"step": 1, "lr": "x", "loss": 1}]', r"entry 1: lr is 'x'"),
         ('[{"step": 1, "lr": true, "loss": 1}]', r"entry 1: lr is True"),
         ('[{"step": 1, "lr": 1, "loss": NaN}]', r"entry 1: loss is nan"),

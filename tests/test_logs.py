@@ -246,6 +246,19 @@ def test_a_given_warmup_beside_a_ramp_in_the_rows(tmp_path: Path) -> None:
     assert "Warm-up of 2160 steps was given, but the rows show" in other.summary()
 
 
+def test_a_warmup_that_ends_before_the_second_row(tmp_path: Path) -> None:
+    """Sparse rows show that there was a ramp, not where it ended: N says so."""
+    steps = np.arange(0, 5001, 1000)
+    rates = np.minimum(steps / 500, 1.0).tolist()
+    path = write(tmp_path / "r.csv", steps, rates, losses(len(steps)))
+    run = read_run(path, warmup=500)
+    np.testing.assert_allclose(run.schedule.eta, np.minimum(np.arange(5001) / 500, 1.0))
+    assert run.warmup == 500
+    guess = read_run(path)
+    assert guess.warmup == 1000
+    assert "a ramp up to step 1000 is assumed; give its length" in guess.summary()
+
+
 def test_noise_level() -> None:
     """Of known noise about a curve and with a jump, within 4 standard errors (1.2/sqrt(n))."""
     rng = np.random.default_rng(3)

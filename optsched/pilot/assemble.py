@@ -28,7 +28,15 @@ from optsched.schedules.checks import whole
 from optsched.schedules.files import load
 from optsched.schedules.schedule import MAX_HORIZON, Schedule
 
-__all__ = ["Options", "both_paths", "is_ours", "read_rate_column", "read_source", "spacing"]
+__all__ = [
+    "Options",
+    "both_paths",
+    "is_ours",
+    "own_warmup",
+    "read_rate_column",
+    "read_source",
+    "spacing",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -127,8 +135,7 @@ def _planned(
         raise BadLog(f"{path}: counts {schedule.unit}, expected a schedule in steps")
     if schedule.horizon < steps[-1]:
         raise BadLog(f"{path}: ends after {schedule.horizon} steps, but losses go to {steps[-1]}")
-    seen = ramp(schedule.steps, schedule.controls["eta"])
-    warmup = 0 if seen is None else int(schedule.steps[seen])
+    warmup = own_warmup(schedule)
     read = (
         f"Read as {table.form}: {loss.kind} in {loss.value!r} over {loss.step!r}, "
         f"{spacing(steps)}; rate of the schedule in {path.name}."
@@ -136,6 +143,12 @@ def _planned(
     source = table.path
     own = cut(schedule, int(steps[-1]) + 1)
     return Run(name or run_name(source), steps, values, own, warmup, str(source), (read,))
+
+
+def own_warmup(schedule: Schedule) -> int:
+    """Length of the ramp that a schedule begins with."""
+    last = ramp(schedule.steps, schedule.controls["eta"])
+    return 0 if last is None else int(schedule.steps[last])
 
 
 def _losses(loss: Series, options: Options) -> tuple[Ints, Floats]:

@@ -24,6 +24,7 @@ from optsched.pilot.assemble import (
     Unit,
     both_paths,
     is_ours,
+    own_warmup,
     read_rate_column,
     read_source,
     spacing,
@@ -223,7 +224,9 @@ def read_rates(
     if is_ours(target):
         schedule = load(target)
         notes = ("A schedule file of optsched, complete as it is.",)
-        return RateLog(target.stem, schedule.steps, schedule, 0, str(target), notes)
+        return RateLog(
+            target.stem, schedule.steps, schedule, own_warmup(schedule), str(target), notes
+        )
     table, *others = read_tables(target).values()
     if others:
         raise BadLog(f"{target}: has {1 + len(others)} runs, expected one schedule")

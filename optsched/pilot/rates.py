@@ -130,12 +130,20 @@ def _seen_ramp(
         head[0] = max(0.0, float(rates[0]) - slope * start)
         if begin > 1.0:
             head[min(int(begin), start - 1)] = 0.0
+    if last == 1 and warmup is not None and start < warmup < top:
+        notes.append(f"Warm-up of {warmup} steps, as given; the rows begin within it.")
+        return warmup, head | {warmup: float(rates[1])}
     if last + 1 == len(steps):
         notes.append(f"The rate rises linearly to the last row, step {top}.")
         return top, head
     after, peak = int(steps[last + 1]), max(float(rates[last + 1]), float(rates[last]))
     length = min(after, top + round((peak - float(rates[last])) / slope))
     text = f"Warm-up seen in the rows: a linear ramp of {length} steps."
+    if last == 1:
+        text = (
+            f"Warm-up between steps {start} and {top}: a ramp up to step {length} is assumed; "
+            "give its length with warmup=N (--warmup N)."
+        )
     if warmup is not None and warmup != length:
         if top <= warmup <= after:
             length, peak = warmup, float(rates[last]) + slope * (warmup - top)

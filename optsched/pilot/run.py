@@ -71,6 +71,8 @@ class Run:
             allowed = f"{steps[-1]} steps at least, as the losses go that far"
             raise InvalidProblem("schedule", f"{self.schedule.horizon} steps", allowed)
         whole("warmup", self.warmup, 0, self.schedule.horizon)
+        for array in (steps, loss):
+            array.setflags(write=False)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "loss", loss)
 

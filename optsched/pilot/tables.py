@@ -208,7 +208,8 @@ def _json_table(path: Path, text: str) -> Table:
     except RecursionError:
         raise BadLog(f"{path}: is nested too deeply, expected a log") from None
     except ValueError as error:
-        if text.lstrip()[0] == "{" and len(text.strip().splitlines()) > 1:
+        lines = text.strip().splitlines()
+        if lines[0].startswith("{") and lines[0].endswith("}") and len(lines) > 1:
             return _json_lines(path, text)
         raise BadLog(f"{path}: {error}, expected JSON") from None
     if isinstance(value, dict) and "log_history" in value:
