@@ -1,0 +1,212 @@
+"""Which runs the comparison takes: peaks, pilots and shapes at a short horizon, then long runs.
+
+Each stage is a sweep with a folder of its own, so a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.real_training.train import Recipe, run_cell
+from optsched import InvalidProblem, Schedule
+from optsched.schedules.families import constant, cosine, linear, multi_step, with_warmup, wsd
+from optsched.studies.executors import default_workers
+from optsched.studies.sweep import Progress, Row, sweep
+from optsched.studies.tables import write_table
+
+__all__ = ["Protocol", "Results", "best", "final_losses", "run_stage", "write_logs"]
+
+Cell = dict[str, Any]
+Results = tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Horizons, seeds and what is tuned.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    short : int
+        Horizon of the pilots and of everything that is tuned, in steps.
+    factor : int
+        Horizon of the long runs over ``short``.
+    warmup : int
+        Steps of the linear warm-up, the same at both horizons.
+    seeds : int
+    peaks : tuple of float
+        Peak rates to choose from, with a linear decay and one seed.
+    finals : tuple of float
+        Final rates of the cosine over the peak to choose from; the last is the pilot's.
+    cooldowns : tuple of float
+        Cooldown of WSD as a share of the horizon, to choose from.
+    drop : tuple of float
+        Of the pilot with a step: where, as a share of the horizon, and to what share of the peak.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    short: int = 750
+    factor: int = 4
+    warmup: int = 75
+    seeds: int = 3
+    peaks: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
+    finals: tuple[float, ...] = (0.0, 0.03, 0.1)
+    cooldowns: tuple[float, ...] = (0.2, 0.4, 0.7)
+    drop: tuple[float, float] = (0.6, 0.2)
+
+    def __post_init__(self) -> None:
+        every = self.recipe.every
+        for name, least in (("short", 4 * every), ("factor", 1), ("seeds", 2), ("warmup", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidProblem(name, value, f"a whole number >= {least}")
+        if self.short % every or self.warmup % every or 2 * self.warmup > self.short:
+            allowed = f"multiples of {every} steps, short at least twice warmup"
+            raise InvalidProblem("short, warmup", (self.short, self.warmup), allowed)
+
+    @property
+    def long(self) -> int:
+        """Horizon of the long runs."""
+        return self.factor * self.short
+
+    def linear(self, horizon: int, peak: float) -> Schedule:
+        return with_warmup(linear, self.warmup, horizon, peak)
+
+    def cosine(self, horizon: int, peak: float, final: float) -> Schedule:
+        return with_warmup(cosine, self.warmup, horizon, peak, final=final)
+
+    def wsd(self, horizon: int, peak: float, cooldown: float) -> Schedule:
+        steps = round(cooldown * horizon)
+        return wsd(horizon, peak, warmup=self.warmup, cooldown=steps, shape="linear", final=0.0)
+
+    def constant(self, horizon: int, peak: float) -> Schedule:
+        return with_warmup(constant, self.warmup, horizon, peak)
+
+    def step(self, horizon: int, peak: float) -> Schedule:
+        every = self.recipe.every
+        at = round(self.drop[0] * horizon / every) * every
+        return with_warmup(
+            multi_step(
+                horizon - self.warmup,
+                peak,
+                milestones=[at - self.warmup],
+                factor=self.drop[1],
+            ),
+            self.warmup,
+        )
+
+    def peak_cells(self) -> list[Cell]:
+        """One run a peak."""
+        return [_cell(f"{peak:g}", self.linear(self.short, peak), 0) for peak in self.peaks]
+
+    def pilots(self, peak: float) -> dict[str, Schedule]:
+        """Schedules of the pilots by name; their logs are what the law is fitted to."""
+        return {
+            "constant": self.constant(self.short, peak),
+            f"cosine_{self.finals[-1]:g}": self.cosine(self.short, peak, self.finals[-1]),
+            "step": self.step(self.short, peak),
+        }
+
+    def shapes(self, peak: float) -> dict[str, Schedule]:
+        """Schedules by name that choose the final rate of the cosine and the cooldown of WSD."""
+        chosen = {f"cosine_{x:g}": self.cosine(self.short, peak, x) for x in self.finals}
+        chosen |= {f"wsd_{x:g}": self.wsd(self.short, peak, x) for x in self.cooldowns}
+        return chosen
+
+    def rivals(self, losses: Mapping[str, list[float]], peak: float) -> dict[str, Schedule]:
+        """What people train at the long horizon, with the shapes that were best at the short one.
+
+        ``losses`` are the final losses of `shapes`.
+        """
+        final = min(self.finals, key=lambda x: sum(losses[f"cosine_{x:g}"]))
+        cooldown = min(self.cooldowns, key=lambda x: sum(losses[f"wsd_{x:g}"]))
+        return {
+            "linear": self.linear(self.long, peak),
+            f"cosine_{final:g}": self.cosine(self.long, peak, final),
+            f"wsd_{cooldown:g}": self.wsd(self.long, peak, cooldown),
+        }
+
+    def cells(self, schedules: Mapping[str, Schedule]) -> list[Cell]:
+        """Every schedule with every seed; the schedules of one seed one after another."""
+        return [
+            _cell(name, schedule, seed)
+            for seed in range(self.seeds)
+            for name, schedule in schedules.items()
+        ]
+
+
+def _cell(name: str, schedule: Schedule, seed: int) -> Cell:
+    knots = schedule.steps.tolist(), schedule.controls["eta"].tolist()
+    return {
+        "name": name,
+        "seed": seed,
+        "horizon": schedule.horizon,
+        "steps": knots[0],
+        "eta": knots[1],
+    }
+
+
+def run_stage(
+    folder: Path,
+    cells: Iterable[Cell],
+    recipe: Recipe,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Results:
+    """Train the runs of a stage that its folder does not have yet."""
+    return sweep(
+        run_cell,
+        cells,
+        kind="real training",
+        settings=recipe.settings(),
+        folder=folder,
+        workers=workers or default_workers(),
+        progress=progress,
+    ).rows
+
+
+def final_losses(rows: Results, last: int = 1) -> dict[str, list[float]]:
+    """Validation loss at the end of every schedule, by seed; inf for a run that diverged.
+
+    ``last`` evaluations are averaged.
+    """
+    table: dict[str, list[float]] = {}
+    for row in rows:
+        done = row.status == "done"
+        value = float(np.mean(row.result["loss"][-last:])) if done else math.inf
+        table.setdefault(row.cell["name"], []).append(value)
+    return table
+
+
+def best(losses: Mapping[str, list[float]], start: str = "") -> str:
+    """The schedule with the least mean loss among those whose name starts so."""
+    return min((name for name in losses if name.startswith(start)), key=lambda n: sum(losses[n]))
+
+
+def write_logs(folder: Path, rows: Results, warmup: int) -> list[Path]:
+    """Logs of runs as csv ``step,lr,loss`` from the end of the warm-up on, a file a run.
+
+    A row's rate is that of the next update, as the readers of optsched take it; of the last row
+    that of the last update.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for row in rows:
+        if row.status != "done":
+            continue
+        cell = row.cell
+        path = folder / f"{cell['name']}_seed{cell['seed']}.csv"
+        table = [
+            {"step": int(step), "lr": float(np.interp(step, cell["steps"], cell["eta"])), "loss": y}
+            for step, y in zip(row.result["step"], row.result["loss"], strict=True)
+            if step >= warmup
+        ]
+        write_table(path, table, overwrite=True)
+        paths.append(path)
+    return paths
