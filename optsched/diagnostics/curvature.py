@@ -220,7 +220,7 @@ class Hessian:
             rng = np.random.default_rng(seed)
 
             def signs() -> Floats:
-                return rng.integers(0, 2, flat.size) * 2.0 - 1.0
+                return rng.choice(np.array([-1.0, 1.0]), flat.size)
 
             exact, basis = 0.0, np.zeros((flat.size, 0))
             if deflate:
