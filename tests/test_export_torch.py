@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import pickle
 import re
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -481,3 +484,39 @@ def test_accelerate_recipe(processes: int, tmp_path: Path, monkeypatch: Any) -> 
         made.scheduler.step()
         real.load_state(tmp_path / "state")
         assert made.scheduler.get_last_lr() == [SHORT(8)]
+
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+import accelerate
+from tests import test_export_torch as tests
+
+def train():
+    seen = []
+    tests.recipe(
+        "accelerator.prepare",
+        torch=tests.fake_torch(seen),
+        accelerator=accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2),
+        schedule=tests.SHORT,
+        model=tests.torch.nn.Linear(3, 1),
+        loader=tests.torch.utils.data.DataLoader(tests.Data(), 2),
+        compute_loss=lambda model, batch: model(batch["x"]).sum(),
+    )
+    rank = accelerate.PartialState().process_index
+    Path(sys.argv[1], f"{rank}.json").write_text(json.dumps(seen))
+
+accelerate.debug_launcher(train, num_processes=2)
+"""
+
+
+def test_accelerate_with_two_processes(tmp_path: Path) -> None:
+    """Each has 16 batches of the 32, two an update; both use the rates of 8 updates."""
+    pytest.importorskip("accelerate")
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == SHORT.eta[:8].tolist()
