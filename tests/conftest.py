@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import matplotlib
 import pytest
@@ -18,6 +19,8 @@ settings.register_profile(
 )
 settings.load_profile("optsched")
 
+LONG = {"test_joint.py", "test_compute.py", "test_docs.py", "test_budget.py", "test_figures.py"}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile every shape once for all workers, and not again in the next run."""
@@ -25,3 +28,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("jax"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file on one worker, so that its fixtures and its compiled shapes are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "load":
+        return None  # another way was asked for
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)

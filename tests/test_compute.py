@@ -318,11 +318,12 @@ def test_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPTSCHED_NO_CACHE", "1")
-    arguments = ["compute", "--a", "2", "--b", "1.5", "--budgets", "1e3"]
+    # The real schedules' commands are those of the docs.
+    arguments = ["compute", "--a", "2", "--b", "1.5", "--budgets", "1e3", "--schedule", "toy"]
     picture = tmp_path / "compute.png"
     assert main([*arguments, "--plot", str(picture), "--json"]) == 0
     (split,) = json.loads(capsys.readouterr().out)["splits"]
-    best = compute_optimal(Problem(2.0, 1.5, 1), [1e3]).splits[0].best
+    best = compute_optimal(Problem(2.0, 1.5, 1), [1e3], schedule="toy").splits[0].best
     assert split["features"] == best.features
     assert picture.stat().st_size > 5000
     assert main([*arguments, "--samples", "500"]) == 0

@@ -66,7 +66,7 @@ def test_fixed_rates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_exponents_of_figure_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 0.02 of what the paper states, at long horizons."""
-    monkeypatch.setattr(figures, "FIG2_HORIZONS", [100, 1000, 10_000])
+    monkeypatch.setattr(figures, "FIG2_HORIZONS", [100, 300, 1000])
     monkeypatch.setattr(figures, "FIG2_LONG", [10**7, 10**8, 10**9])
     paper = reproduce("fig2")
     assert len(paper.exponents) == 12
@@ -80,7 +80,7 @@ def test_exponents_of_figure_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {float(one.y.max()) for one in hard.curves} == {1.0}
     assert np.all(np.diff([one.y.max() for one in easy.curves]) < 0.0)
     (final,) = (one for one in paper.panels[1][2].curves if one.name == "optimal")
-    loss = solve(Problem(3.5, 2.0, 1000)).excess_loss
+    loss = solve(Problem(3.5, 2.0, 300)).excess_loss
     assert final.y[1] == pytest.approx(loss, rel=1e-6)
 
 
