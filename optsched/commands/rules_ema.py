@@ -20,6 +20,7 @@ STEPS = "a number of steps > 0"
 @click.option("--half-life", type=Number(STEPS), help="Steps in which its weights halve.")
 @click.option("--time-constant", type=Number(STEPS), help="Steps in which they fall by e.")
 @click.option("--window", type=Number("a number of steps >= 1"), help="Window 1 / (1 - d).")
+@click.option("--for-decay", type=Number(STEPS), help="Steps of a linear decay it stands for.")
 @click.option("--from-batch", type=Number("a number > 0"), help="Batch size that this is for.")
 @click.option("--batch", type=Number("a number > 0"), help="Batch size to carry it to: d^(B/B0).")
 @click.option("--steps", type=Number(STEPS), help="Updates after which bias is shown.")
@@ -33,10 +34,11 @@ def ema(as_json: bool, **options: Any) -> None:
         "half_life": MovingAverage.from_half_life,
         "time_constant": MovingAverage.from_time_constant,
         "window": MovingAverage.from_window,
+        "for_decay": MovingAverage.for_linear_decay,
     }
     given = [name for name in ways if options[name] is not None]
     if len(given) != 1:
-        allowed = "exactly one of --decay, --half-life, --time-constant, --window"
+        allowed = "exactly one of " + ", ".join("--" + name.replace("_", "-") for name in ways)
         raise InvalidProblem("ema", ", ".join(given) or None, allowed)
     average = ways[given[0]](options[given[0]])
     batch, from_batch = options["batch"], options["from_batch"]

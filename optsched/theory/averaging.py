@@ -1,4 +1,4 @@
-r"""Exponential moving averages: their half-life, window, bias, and how they scale with the batch.
+r"""Moving averages of the weights: half-life, window, bias, batch size; averages for decays.
 
 :math:`\bar w_{t+1} = d\, \bar w_t + (1 - d)\, w_{t+1}` gives the iterate of k steps ago the weight
 :math:`(1 - d)\, d^k`. Everything here follows from these weights; `optsched.studies.averaging` asks
@@ -11,10 +11,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from optsched.errors import InvalidProblem
+from optsched.schedules.checks import whole
+from optsched.schedules.schedule import MAX_DENSE, Schedule
 from optsched.theory.checks import at_least, decay, positive
 
-__all__ = ["MovingAverage"]
+__all__ = ["MovingAverage", "average_for", "decay_for"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ class MovingAverage:
     def from_window(cls, steps: float) -> MovingAverage:
         r"""The average of so many steps' window, >= 1: :math:`d = 1 - 1/W`."""
         return cls(_below_one("window", steps, 1.0 - 1.0 / at_least("window", steps, 1.0)))
+
+    @classmethod
+    def for_linear_decay(cls, steps: float) -> MovingAverage:
+        r"""The average that takes the place of a linear decay to zero over n steps.
+
+        That decay weighs gradients as the uniform average of the last n iterates does (see
+        `average_for`). :math:`d = (n-1)/(n+1)` has the same lag, :math:`(n-1)/2`, and is as quiet,
+        n independent iterates: both at once. It does not end where the uniform average does: after
+        n updates the start still weighs :math:`d^n`, about :math:`e^{-2}`, so n has to be well
+        below the length of the run.
+        """
+        steps = at_least("steps", steps, 1.0)
+        return cls(_below_one("steps", steps, (steps - 1.0) / (steps + 1.0)))
 
     @property
     def half_life(self) -> float:
@@ -126,3 +143,85 @@ def _below_one(field: str, value: Any, found: float) -> float:
     if found == 1.0:
         raise InvalidProblem(field, value, "a decay that a double can tell from 1, up to 1e15")
     return found
+
+
+def average_for(schedule: Schedule) -> Schedule:
+    r"""Hold the rate at its peak, and average so that gradients weigh as under the decay.
+
+    With gradients held fixed, the average :math:`\sum_i c_i w_i` of iterates at the rate
+    :math:`\hat\eta` is the iterate under the rates
+
+    .. math:: \eta_t = \hat\eta \sum_{i>t} c_i, \qquad\text{so}\qquad
+       \rho_t = \frac{1 - \eta_t/\hat\eta}{1 - \eta_{t+1}/\hat\eta}, \quad \eta_T = 0 .
+
+    A linear decay becomes :math:`\rho_t = t/(t+1)`, the uniform average.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Rates that do not rise after their peak; what comes before it, a warm-up, is kept.
+
+    Returns
+    -------
+    Schedule
+        With ``eta`` and ``ema``; as `optsched.model.optimisers` has it, update t uses the values of
+        step t.
+
+    Raises
+    ------
+    InvalidProblem
+        A rate that rises after the peak, or is zero everywhere; averages in the schedule already;
+        more than 10^8 steps.
+
+    Notes
+    -----
+    Sandler et al., arXiv 2301.02312; Tian et al., arXiv 2507.17634 (WSM, checkpoint merging).
+    Real gradients are those of other iterates, so the two runs differ:
+    `optsched.studies.decay_average` says by how much on the model.
+
+    >>> average_for(Schedule.from_array([1.0, 1.0, 0.75, 0.5, 0.25])).ema.round(3).tolist()
+    [0.0, 0.0, 0.5, 0.667, 0.75]
+    """
+    if "ema" in schedule.controls:
+        raise InvalidProblem("schedule", list(schedule.controls), "one without averages of its own")
+    whole("schedule", schedule.horizon, 1, MAX_DENSE)
+    eta = schedule.eta
+    peak = schedule.peak
+    if not peak > 0.0:
+        raise InvalidProblem("schedule", "rate 0 at every step", "a positive rate somewhere")
+    top = int(np.flatnonzero(eta == peak)[-1])
+    rises = np.flatnonzero(np.diff(eta[top:]) > 0.0)
+    if rises.size:
+        at = top + int(rises[0])
+        raise InvalidProblem("schedule", float(eta[at + 1]), f"at most {eta[at]:.6g}, at {at + 1}")
+    # Weight of the iterates up to t; before the decay begins there is none.
+    done = 1.0 - np.append(eta, 0.0) / peak
+    done[: top + 1] = 0.0
+    ema = np.divide(done[:-1], done[1:], out=np.zeros_like(eta), where=done[1:] > 0.0)
+    # Where the rate is zero for long, the average stands still; its decay has to stay below 1.
+    ema = np.minimum(ema, np.nextafter(1.0, 0.0))
+    held = np.where(np.arange(len(eta)) > top, peak, eta)
+    controls = dict(schedule.controls) | {"eta": held, "ema": ema}
+    dense = {name: schedule.array(name) for name in schedule.controls if name != "eta"}
+    note = schedule.metadata | {"average_for": schedule.digest}
+    return schedule.replace(
+        steps=np.arange(schedule.horizon), controls=controls | dense, metadata=note
+    )
+
+
+def decay_for(average: MovingAverage, rate: float, horizon: int) -> Schedule:
+    r"""Rates under which gradients weigh as in an average at a constant rate.
+
+    :math:`\eta_t = \eta\,(1 - d^{T-t})`: what `average_for` undoes. The average holds the share
+    :math:`d^T` of the start.
+
+    Parameters
+    ----------
+    average : MovingAverage
+    rate : float
+    horizon : int
+        Number of steps T, at most 10^8.
+    """
+    horizon = whole("horizon", horizon, 1, MAX_DENSE)
+    left = horizon - np.arange(horizon)
+    return Schedule.from_array(positive("rate", rate) * (1.0 - average.decay**left))
