@@ -151,8 +151,8 @@ def test_killed_and_resumed_is_the_same(tmp_path: Path, diagram: PhaseDiagram) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--a", "4:1.2:5", "--b", "2,3"], "grid_a: got '4:1.2:5'"),
-        (["--a", "1.2:4:0", "--b", "2,3"], "grid_a: got '1.2:4:0'"),
+        (["--a", "4:1.2:5", "--b", "2,3"], "a: got '4:1.2:5'"),
+        (["--a", "1.2:4:0", "--b", "2,3"], "a: got '1.2:4:0'"),
         (["--a", "0.5,2", "--b", "2,3"], "a: got 0.5"),
         (["--a", "1.5,2", "--b", "2,80"], "b: got 80"),
         (["--a", "1.5,2"], "b: got None"),

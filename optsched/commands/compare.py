@@ -138,7 +138,8 @@ def _report(result: Any, output: str | None, plot: str | None) -> None:
     for member in result.members:
         name = member.name + (" (at bound)" if member.at_bound else "")
         options = [f"{name} {value:.3g}" for name, value in member.options.items()]
-        regret = f"{100.0 * result.regret(member):+.3g} %"
+        # Rounded, as 1e-16 is rounding; plus 0, as -0 is 0.
+        regret = f"{round(100.0 * result.regret(member), 9) + 0.0:+.3g} %"
         row = [*_cells(name, member.peak, member.replay), regret, ", ".join(options)]
         table.add_row(*row[: len(table.columns)])
     console.print(table)

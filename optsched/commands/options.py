@@ -65,7 +65,8 @@ class Grid(click.ParamType):
         try:
             return self._between(value) if ":" in value else self._listed(value)
         except ValueError as error:
-            field = param.name if param is not None else "value"
+            # As it is typed: --a of a plane is kept under another name.
+            field = param.opts[-1].lstrip("-").replace("-", "_") if param is not None else "value"
             raise InvalidProblem(field, value, str(error)) from None
 
     def _between(self, text: str) -> tuple[Any, ...]:

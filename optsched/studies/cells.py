@@ -308,21 +308,26 @@ def _check(folder: Path, plan: Plan) -> bool:
     raise BadFile(f"{folder}: has another sweep: {reason}; give another folder")
 
 
+def _unlike(name: str, there: Any, here: Any) -> list[str]:
+    """What differs between two values, by its full name."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            line
+            for key in sorted({*there, *here})
+            for line in _unlike(
+                f"{name}.{key}", there.get(key, "nothing"), here.get(key, "nothing")
+            )
+        ]
+    same = canonical(there) == canonical(here)
+    return [] if same else [f"{name}: {there!r} there, {here!r} asked for"]
+
+
 def _difference(found: Mapping[str, Any], plan: Plan) -> str:
     if found["kind"] != plan.kind:
         return f"kind: {found['kind']!r} there, {plan.kind!r} asked for"
-    there, here = found["settings"], plan.settings
-    names = [
-        name
-        for name in sorted({*there, *here})
-        if name not in there or name not in here or canonical(there[name]) != canonical(here[name])
-    ]
-    if names:
-        return ", ".join(
-            f"settings.{name}: {there.get(name, 'nothing')!r} there,"
-            f" {here.get(name, 'nothing')!r} asked for"
-            for name in names[:3]
-        )
+    unlike = _unlike("settings", found["settings"], plan.settings)
+    if unlike:
+        return ", ".join(unlike[:3])
     cells = {cell_key(cell): cell for cell in found["cells"]}
     extra = [("there", cells[k]) for k in cells if k not in plan.cells]
     extra += [("asked for", plan.cells[k]) for k in plan.cells if k not in cells]

@@ -118,7 +118,8 @@ def _reach(address: str, timeout: float) -> None:
     except TimeoutError:
         reason = "no answer"
     except OSError as error:
-        reason = line(error.__cause__ or error) or type(error).__name__
+        # "in <a connector at an address in memory>: ConnectionRefusedError: [Errno ...] ..."
+        reason = line(error.__cause__ or error).rpartition(">: ")[2] or type(error).__name__
     except Exception as error:  # the answer of a web server looks like a message of 3 EiB
         reason = f"what answers is no Dask scheduler ({named(error)})"
     else:
