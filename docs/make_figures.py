@@ -1,6 +1,7 @@
 """Make the figures of the documentation: ``python docs/make_figures.py``.
 
-Writes to docs/figures: first, momentum, batch-size and averaging by the command line, and phases.
+Writes to docs/figures: first, momentum, batch-size and averaging by the command line, phases, and
+those of the rules, lmo-valley and batch-rules.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optsched import Problem, Solution, cli, solve
+from optsched.plots.batch_rules import plot_rate_rules, plot_tradeoff
+from optsched.plots.lmo import plot_valley
+from optsched.theory.batch_rules import fit_critical_batch
+from optsched.theory.lmo import LMOBound
+from optsched.theory.lmo_valley import valley
 
 FIGURES = Path(__file__).parent / "figures"
 HORIZONS = (10**3, 10**5, 10**7)
@@ -66,9 +72,23 @@ def losses(ax: Axes, cases: list[list[Solution]]) -> None:
     ax.legend(frameon=False)
 
 
+def rules() -> None:
+    """Draw the flat valley, and what another batch size changes."""
+    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+    plot_valley(figure.subplots(), valley(LMOBound(), 1e9, np.geomspace(1.0, 3e4, 41)))
+    figure.savefig(FIGURES / "lmo-valley.png", dpi=120)
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    batches = np.geomspace(16.0, 65536.0, 7)
+    plot_tradeoff(left, fit_critical_batch(batches, 5000.0 * (1.0 + 1000.0 / batches)))
+    plot_rate_rules(right, 1000.0, 64.0)
+    figure.savefig(FIGURES / "batch-rules.png", dpi=120)
+
+
 def main() -> None:
     """Solve and draw."""
     FIGURES.mkdir(exist_ok=True)
+    rules()
     for name, options in COMMANDS.items():
         arguments = f"solve {options} --force --json --plot".split()
         if cli.main([*arguments, str(FIGURES / f"{name}.png")]):

@@ -249,6 +249,7 @@ def test_accumulation() -> None:
         (lambda: steps_factor(1.0, math.inf), "noise_scale"),
         (lambda: fit_critical_batch([8, 8], [3.0, 4.0]), "batches"),
         (lambda: fit_critical_batch([8, 16], [3.0]), "batches"),
+        (lambda: fit_critical_batch([8, 16], [3.0, -1.0]), "steps"),
         (lambda: scale_adam(1e-3, 0.9, 0.99, 1e-8, from_batch=1, batch=20), "batch"),
         (lambda: scale_adam(1e-3, 1.0, 0.99, 1e-8, from_batch=1, batch=2), "beta1"),
         (lambda: Accumulation(0), "micro_batch"),

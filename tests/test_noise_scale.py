@@ -214,6 +214,7 @@ def test_sgd_noise_scale_is_the_variance_of_a_step() -> None:
         (lambda: per_example([[1.0, 2.0], [math.nan, 1.0]]), "gradients"),
         (lambda: per_example(np.ones((3, 5)) * 1j), "gradients"),
         (lambda: per_example(np.ones((3, 5)), size=0), "size"),
+        (lambda: per_example(np.ones((3, 5)), size=1.5), "size"),  # type: ignore[arg-type]
         (lambda: RunningNoiseScale(1.0), "decay"),
         (lambda: RunningNoiseScale(0.9).estimate, "estimate"),
         (lambda: RunningNoiseScale(0.9).added(math.nan, 1.0), "trace"),
@@ -261,6 +262,10 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ("", ["rows.txt"], "file: got"),
         ("", ["gone.npy"], "gone.npy: cannot be read"),
         ("nothing", ["rows.npy"], "rows.npy: cannot be read"),
+        ("nothing", ["rows.npy", "--lr", "1"], "lr: got 1.0, allowed: nothing with npy"),
+        ("", ["--lr", "1", "--size", "2"], "size: got 2.0, allowed: nothing without FILE"),
+        ("small_square,big_square\n2,1\n-2,1\n", ["n.csv", "--small", "1", "--big", "2"],
+         "small_square: got -2.0"),
         ("small_square\n1\n", ["n.csv", "--small", "1", "--big", "2"], "n.csv: no column big"),
         ("small_square,big_square\n", ["n.csv", "--small", "1", "--big", "2"], "n.csv: no rows"),
         ("small_square,big_square\n2,x\n", ["n.csv", "--small", "1", "--big", "2"],

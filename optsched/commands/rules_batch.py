@@ -14,6 +14,12 @@ from optsched.errors import BadFile, InvalidProblem
 __all__ = ["batch", "noise_scale"]
 
 SIZE = "a number > 0"
+# Options of each kind of input.
+USED = {
+    "npy": ("size",),
+    "csv": ("small", "big", "decay"),
+    "none": ("lr", "samples", "batch", "momentum"),
+}
 
 
 @click.command("noise-scale")
@@ -23,9 +29,7 @@ SIZE = "a number > 0"
 @click.option(
     "--size",
     type=Number("a whole number >= 1"),
-    default=1,
-    show_default=True,
-    help="Examples that each row of an npy is the mean of.",
+    help="Examples that each row of an npy is the mean of.  [default: 1]",
 )
 @click.option("--decay", type=Number("a number in [0, 1)"), help="Moving average along a csv.")
 @click.option("--lr", type=Number(SIZE), help="Without FILE: rate of SGD.")
@@ -34,9 +38,7 @@ SIZE = "a number > 0"
 @click.option(
     "--momentum",
     type=Number("a number in [0, 1)"),
-    default=0.0,
-    show_default=True,
-    help="Without FILE: heavy-ball momentum.",
+    help="Without FILE: heavy-ball momentum.  [default: 0]",
 )
 @json_option
 def noise_scale(file: str | None, as_json: bool, **options: Any) -> None:
@@ -47,10 +49,17 @@ def noise_scale(file: str | None, as_json: bool, **options: Any) -> None:
     """
     from optsched.theory.noise_scale import sgd_noise_scale
 
+    kind = "none" if file is None else Path(file).suffix[1:]
+    if kind not in USED:
+        raise InvalidProblem("file", file, "a name that ends in .npy or .csv")
+    for field, value in options.items():
+        if value is not None and field not in USED[kind]:
+            what = "without FILE" if file is None else f"with {kind}"
+            raise InvalidProblem(field, value, f"nothing {what}, which takes {_listed(kind)}")
     if file is None:
         given = {name: options[name] for name in ("lr", "samples", "batch")}
         required(**given)
-        scale = sgd_noise_scale(**given, momentum=options["momentum"])
+        scale = sgd_noise_scale(**given, momentum=options["momentum"] or 0.0)
         show({"sgd_noise_scale": scale}, as_json)
         return
     found = _measured(file, options)
@@ -59,20 +68,22 @@ def noise_scale(file: str | None, as_json: bool, **options: Any) -> None:
     show(found.summary(), as_json, notes=notes)
 
 
+def _listed(kind: str) -> str:
+    return ", ".join("--" + name for name in USED[kind])
+
+
 def _measured(file: str, options: dict[str, Any]) -> Any:
     """Noise scale of a file."""
     from optsched.theory.noise_scale import RunningNoiseScale, per_example, two_batch
 
-    if not file.endswith((".npy", ".csv")):
-        raise InvalidProblem("file", file, "a name that ends in .npy or .csv")
     if file.endswith(".npy"):
         import numpy as np
 
         try:
             rows = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise BadFile(f"{file}: cannot be read as npy ({error})") from None
-        return per_example(rows, size=options["size"])
+        return per_example(rows, size=options["size"] or 1)
     required(small=options["small"], big=options["big"])
     sizes = {"small": options["small"], "big": options["big"]}
     small, big = _squares(file)

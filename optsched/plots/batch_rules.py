@@ -43,7 +43,7 @@ def plot_tradeoff(
     for ratio, marker in zip(MARKS, "<o>", strict=True):
         batch = ratio * fit.value
         at = steps_factor(batch, fit.value), samples_factor(batch, fit.value)
-        label = f"B = {ratio:g} x critical ({batch:.3g})"
+        label = f"B = {ratio:g} x critical ({batch:,.0f})"
         place = fit.min_steps * at[0], fit.min_samples * at[1]
         ax.plot(*place, marker, color=VARIANCE, label=label, linestyle="none")
     if len(batches):

@@ -63,10 +63,11 @@ def samples_at_steps(factor: ArrayLike) -> Floats:
     return 1.0 + 1.0 / (steps - 1.0)
 
 
-def _batches(batch: ArrayLike) -> Floats:
-    sizes = real_array("batch", batch).astype(np.float64)
-    if not np.all(np.isfinite(sizes) & (sizes > 0.0)):
-        raise InvalidProblem("batch", batch, "finite numbers > 0")
+def _batches(batch: ArrayLike, field: str = "batch") -> Floats:
+    sizes = real_array(field, batch).astype(np.float64)
+    bad = sizes[~(np.isfinite(sizes) & (sizes > 0.0))]
+    if bad.size:
+        raise InvalidProblem(field, float(bad[0]), "finite numbers > 0")
     return sizes
 
 
@@ -122,7 +123,7 @@ def fit_critical_batch(batches: ArrayLike, steps: ArrayLike) -> CriticalBatch:
     SolveFailed
         The runs show no trade-off: steps do not fall with the batch, or samples do not rise.
     """
-    b, s = _batches(batches), _batches(steps)
+    b, s = _batches(batches, "batches"), _batches(steps, "steps")
     if b.ndim != 1 or b.shape != s.shape or len(np.unique(b)) < 2:
         allowed = "pairs of batch and steps, of two batch sizes or more"
         raise InvalidProblem("batches", f"shapes {b.shape}, {s.shape}", allowed)

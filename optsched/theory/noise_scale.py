@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optsched.errors import InvalidProblem
-from optsched.schedules.checks import real_array
+from optsched.schedules.checks import real_array, whole
 from optsched.theory.checks import at_least, decay, positive
 
 __all__ = ["NoiseScale", "RunningNoiseScale", "per_example", "sgd_noise_scale", "two_batch"]
@@ -95,8 +95,12 @@ def _sizes(small: Any, big: Any) -> tuple[float, float]:
 
 def _squares(field: str, values: ArrayLike) -> Floats:
     array = np.atleast_1d(real_array(field, values)).astype(np.float64)
-    if array.ndim != 1 or not array.size or not np.all(np.isfinite(array) & (array >= 0.0)):
-        raise InvalidProblem(field, values, "squared norms: finite numbers >= 0, shape (n,)")
+    if array.ndim != 1 or not array.size:
+        raise InvalidProblem(field, f"shape {array.shape}", "shape (n,), n >= 1")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0.0)))
+    if bad.size:
+        allowed = f"squared norms, finite numbers >= 0 (at {bad[0]})"
+        raise InvalidProblem(field, float(array[bad[0]]), allowed)
     return array
 
 
@@ -182,7 +186,7 @@ def per_example(gradients: ArrayLike, *, size: int = 1) -> NoiseScale:
         Fewer than two gradients, another shape, or numbers that are not finite.
     """
     rows = real_array("gradients", gradients).astype(np.float64)
-    size = int(at_least("size", size, 1.0))
+    size = whole("size", size, 1, 2**53)
     if rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] < 1:
         allowed = "shape (n, parameters) with 2 gradients or more"
         raise InvalidProblem("gradients", f"shape {rows.shape}", allowed)
