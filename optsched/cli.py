@@ -8,6 +8,7 @@ import click
 
 from optsched.commands.compare import compare
 from optsched.commands.compute import compute
+from optsched.commands.dashboard import dashboard
 from optsched.commands.export import export
 from optsched.commands.phases import phase_diagram
 from optsched.commands.reproduce import reproduce
@@ -26,7 +27,18 @@ def cli() -> None:
     """Optimal learning-rate schedules for SGD on power-law random features."""
 
 
-for command in (solve, verify, compare, scaling, compute, phase_diagram, reproduce, rules, export):
+for command in (
+    solve,
+    verify,
+    compare,
+    scaling,
+    compute,
+    phase_diagram,
+    reproduce,
+    rules,
+    export,
+    dashboard,
+):
     cli.add_command(command)
 
 

@@ -350,14 +350,13 @@ def test_a_torch_loop(tmp_path: Path) -> None:
                 noise=lambda parts=parts: from_micro_batches(parts, 4),
             )
             assert row is not None
-            size = row["parameter_norm"]
+            assert tree_norm(iter(model.parameters())) == pytest.approx(row["parameter_norm"])
             norms = [p.grad.double().norm().item() for p in model.parameters()]
             assert row["gradient_norm"] == pytest.approx(np.hypot(*norms), rel=1e-6)
             assert row["update_norm"] == pytest.approx(0.1 * row["gradient_norm"], rel=1e-4)
             # Parts g and 2g: mean square 5/2, square of the mean 9/4.
             g2 = row["gradient_norm"] ** 2
             assert row["gradient_variance"] == pytest.approx(0.25 * g2 * 8.0, rel=1e-4)
-        assert tree_norm(iter(model.parameters())) == pytest.approx(size)
     half = [torch.full((3,), 300.0, dtype=torch.float16)]
     assert tree_norm(half) == pytest.approx(300.0 * np.sqrt(3.0), rel=1e-5)
     assert read_log(path).steps.tolist() == [0, 1, 2]

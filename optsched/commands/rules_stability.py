@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,9 +10,49 @@ from optsched.commands.options import Number
 from optsched.commands.rules_common import json_option, show
 from optsched.errors import InvalidProblem
 
-__all__ = ["stability"]
+if TYPE_CHECKING:
+    from optsched.theory.stability import UpdateRule
+
+__all__ = ["rule_options", "stability", "update_rule"]
 
 RATE = "a finite number > 0"
+
+
+def rule_options(command: Any) -> Any:
+    """Options that say how an optimiser moves; `update_rule` makes a rule of them."""
+    options = (
+        click.option(
+            "--optimiser",
+            default="gd",
+            show_default=True,
+            help="gd, heavy-ball, nesterov, adam or adamw (of a preconditioned sharpness).",
+        ),
+        click.option("--momentum", type=Number("a number in [0, 1)"), help="beta; Adam's beta1."),
+        click.option(
+            "--convention",
+            default="average",
+            show_default=True,
+            help="average: v = beta v + (1 - beta) g; sum: v = beta v + g, as in torch's SGD.",
+        ),
+        click.option(
+            "--weight-decay", type=Number("a finite number >= 0"), default=0.0, show_default=True
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def update_rule(options: dict[str, Any]) -> UpdateRule:
+    """The update rule that the options describe."""
+    from optsched.theory.stability import UpdateRule
+
+    name, momentum = options["optimiser"], options["momentum"]
+    if momentum is None:
+        if name in ("heavy-ball", "nesterov", "adam", "adamw"):
+            raise InvalidProblem("momentum", None, "a number in [0, 1); give --momentum")
+        momentum = 0.0
+    return UpdateRule(name, momentum, options["convention"], options["weight_decay"])
 
 
 @click.command()
@@ -21,20 +61,7 @@ RATE = "a finite number > 0"
     "--error", type=Number("a finite number >= 0"), help="Uncertainty of the sharpness; 0."
 )
 @click.option("--trace", type=click.Path(), help="csv with step,sharpness, in place of one number.")
-@click.option(
-    "--optimiser",
-    default="gd",
-    show_default=True,
-    help="gd, heavy-ball, nesterov, adam or adamw; for the last two a preconditioned sharpness.",
-)
-@click.option("--momentum", type=Number("a number in [0, 1)"), help="beta, or Adam's beta1.")
-@click.option(
-    "--convention",
-    default="average",
-    show_default=True,
-    help="average: v = beta v + (1 - beta) g; sum: v = beta v + g, as in torch's SGD.",
-)
-@click.option("--weight-decay", type=Number("a finite number >= 0"), default=0.0, show_default=True)
+@rule_options
 @click.option("--lr", type=Number(RATE), help="A learning rate to judge.")
 @click.option("--edge", "c", type=Number(RATE), help="Edge for the warm-up; the optimiser's.")
 @click.option("--margin", type=Number("a number > 0 and < 1"), default=0.9, show_default=True)
@@ -48,7 +75,6 @@ def stability(as_json: bool, **options: Any) -> None:
     from optsched.schedules.files import SUFFIXES, check_writable, save
     from optsched.theory.stability import (
         SharpnessTrace,
-        UpdateRule,
         read_trace,
         stable_rate,
         stable_warmup,
@@ -62,14 +88,7 @@ def stability(as_json: bool, **options: Any) -> None:
     if path is not None and options["error"] is not None:
         allowed = "none with --trace: a column sharpness_error"
         raise InvalidProblem("error", options["error"], allowed)
-    momentum = options["momentum"]
-    if momentum is None:
-        if options["optimiser"] in ("heavy-ball", "nesterov", "adam", "adamw"):
-            raise InvalidProblem("momentum", None, "a number in [0, 1); give --momentum")
-        momentum = 0.0
-    rule = UpdateRule(
-        options["optimiser"], momentum, options["convention"], options["weight_decay"]
-    )
+    rule = update_rule(options)
     if output is not None:
         check_writable(output, options["force"], suffixes=SUFFIXES)
     if path is None:

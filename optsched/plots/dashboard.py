@@ -1,0 +1,185 @@
+"""One page of a run from its log: loss, curvature against the edge, gradients, updates, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from optsched.diagnostics.alarms import Alarm, Limits, alarms, edge_ratio, update_ratio
+from optsched.diagnostics.log import Log
+from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
+from optsched.theory.stability import UpdateRule
+
+__all__ = [
+    "plot_dashboard",
+    "plot_edge",
+    "plot_gradients",
+    "plot_loss",
+    "plot_noise",
+    "plot_rate",
+    "plot_updates",
+]
+
+MARKED = 100  # with fewer points than this each is marked
+
+
+def plot_loss(ax: Axes, log: Log, found: Sequence[Alarm] = ()) -> Axes:
+    """Loss against the step, with the first step of every alarm.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    log : Log
+    found : sequence of Alarm
+        Those that went off are drawn as dotted lines; notes on noise are not.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    _line(ax, *log.series("loss"), OPTIMUM, "loss")
+    fired = [one for one in found if one.step is not None and one.name != "noise"]
+    for one, (colour, style) in zip(fired, _styles(), strict=False):
+        assert one.step is not None
+        label = f"{one.name}, {one.step:,}"
+        ax.axvline(one.step, color=colour, linestyle=style, linewidth=1.2, label=label)
+    return _finish(ax, "loss", len(fired) > 0)
+
+
+def plot_rate(ax: Axes, log: Log) -> Axes:
+    """Learning rate against the step."""
+    _line(ax, *log.series("lr"), OPTIMUM, "learning rate")
+    return _finish(ax, r"learning rate $\eta$", False)
+
+
+def plot_edge(ax: Axes, log: Log, rule: UpdateRule) -> Axes:
+    r"""Sharpness, and the largest that is stable at the rate of each step.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    log : Log
+    rule : UpdateRule
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    steps, sharpness = log.series("sharpness")
+    _line(ax, steps, sharpness, BIAS, "measured")
+    rates, lr = log.series("lr")
+    kept = np.isfinite(lr) & (lr > 0.0)
+    # Where it has been measured: elsewhere the edge may be decades away.
+    kept &= (rates >= steps.min(initial=0)) & (rates <= steps.max(initial=0))
+    if kept.any():
+        edge = rule.sharpest(lr[kept])
+        label = rf"edge, ${rule.edge:.3g}/\eta$"
+        ax.plot(rates[kept], edge, color=VARIANCE, linestyle=DASHED, label=label)
+    name = r"sharpness $\lambda_1(P^{-1}H)$" if rule.preconditioned else r"sharpness $\lambda_1(H)$"
+    return _finish(ax, name, True)
+
+
+def plot_gradients(ax: Axes, log: Log) -> Axes:
+    """Norm of the gradient against the step."""
+    _line(ax, *log.series("gradient_norm"), OPTIMUM, "gradient")
+    return _finish(ax, "norm of the gradient", False)
+
+
+def plot_updates(ax: Axes, log: Log, limits: Limits) -> Axes:
+    """Norm of the update over that of the parameters, and the limit of its alarm."""
+    _line(ax, *update_ratio(log), OPTIMUM, "update / parameters")
+    label = f"alarm, {limits.ratio:g}"
+    ax.axhline(limits.ratio, color=VARIANCE, linestyle=DASHED, linewidth=1.2, label=label)
+    return _finish(ax, "update / parameters (norms)", True)
+
+
+def plot_noise(ax: Axes, log: Log) -> Axes:
+    """Noise scale and batch size, in samples."""
+    # No line: where noise hides the gradient there is no noise scale.
+    ax.plot(*log.series("noise_scale"), ".", color=BIAS, markersize=3, label="noise scale")
+    steps, batch = log.series("batch_size")
+    if len(steps):
+        ax.plot(steps, batch, color=VARIANCE, linestyle=DASHED, label="batch size")
+    return _finish(ax, "samples", True)
+
+
+def plot_dashboard(
+    log: Log, rule: UpdateRule | None = None, limits: Limits | None = None
+) -> Figure:
+    """A page of six panels; those without their columns say which are missing.
+
+    Parameters
+    ----------
+    log : Log
+    rule : UpdateRule, optional
+        Of the optimiser, for the edge of stability; gradient descent by default.
+    limits : Limits, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not attached to pyplot; save it with ``savefig``.
+    """
+    rule, limits = rule or UpdateRule(), limits or Limits()
+    found = alarms(log, rule, limits)
+    figure = Figure(figsize=(11.0, 6.6), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True).ravel()
+    panels = (
+        (("loss",), lambda ax: plot_loss(ax, log, found)),
+        (("lr",), lambda ax: plot_rate(ax, log)),
+        (("sharpness",), lambda ax: plot_edge(ax, log, rule)),
+        (("gradient_norm",), lambda ax: plot_gradients(ax, log)),
+        (("update_norm", "parameter_norm"), lambda ax: plot_updates(ax, log, limits)),
+        (("noise_scale",), lambda ax: plot_noise(ax, log)),
+    )
+    for ax, (needed, draw) in zip(axes, panels, strict=True):
+        missing = [name for name in needed if not len(log.series(name)[0])]
+        if missing:
+            text = f"{' and '.join(missing)}\nnot in the log"
+            ax.text(0.5, 0.5, text, ha="center", va="center", color="0.5", transform=ax.transAxes)
+            ax.set_yticks([])
+        else:
+            draw(ax)
+    for ax in axes[3:]:
+        ax.set_xlabel("step")
+    figure.suptitle(_title(log, rule, found), fontsize=10)
+    return figure
+
+
+def _line(ax: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
+    kept = np.isfinite(values)
+    marker = "." if kept.sum() <= MARKED else ""
+    ax.plot(
+        steps[kept], values[kept], color=colour, label=label, linewidth=1.2, marker=marker, ms=3
+    )
+
+
+def _styles() -> list[tuple[str, object]]:
+    return [(VARIANCE, DASHED), (BIAS, DOTTED), *OTHERS]
+
+
+def _finish(ax: Axes, label: str, legend: bool) -> Axes:
+    """Logarithmic where all values allow it, as these numbers grow by factors."""
+    values = [np.asarray(line.get_ydata(), float) for line in ax.get_lines() if len(_y(line)) > 2]
+    if values and min(v.min() for v in values) > 0.0:
+        ax.set_yscale("log")
+    ax.set_ylabel(label)
+    if legend:
+        ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def _y(line: object) -> np.ndarray:
+    return np.asarray(line.get_ydata(), float)  # type: ignore[attr-defined]
+
+
+def _title(log: Log, rule: UpdateRule, found: Sequence[Alarm]) -> str:
+    name = log.run or Path(log.path).name
+    fired = [f"{one.name} at {one.step:,}" for one in found if one.step is not None]
+    _, ratio = edge_ratio(log, rule)
+    worst = f"; largest rate over the stable one {ratio.max():.2f}" if len(ratio) else ""
+    return f"{name} ({rule.optimiser}): " + (", ".join(fired) or "no alarm") + worst
