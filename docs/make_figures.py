@@ -1,7 +1,7 @@
 """Make the figures of the documentation: ``python docs/make_figures.py``.
 
 Writes to docs/figures: first, momentum, batch-size and averaging by the command line, phases, and
-those of the rules, lmo-valley and batch-rules.
+those of the rules, lmo-valley, batch-rules and convex.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from matplotlib.figure import Figure
 
 from optsched import Problem, Solution, cli, solve
 from optsched.plots.batch_rules import plot_rate_rules, plot_tradeoff
+from optsched.plots.convex import plot_along, plot_cooldowns
 from optsched.plots.lmo import plot_valley
+from optsched.schedules.families import constant, cosine, linear, wsd
 from optsched.theory.batch_rules import fit_critical_batch
+from optsched.theory.convex import convex_bound
 from optsched.theory.lmo import LMOBound
 from optsched.theory.lmo_valley import valley
 
@@ -85,6 +88,22 @@ def rules() -> None:
     figure.savefig(FIGURES / "batch-rules.png", dpi=120)
 
 
+def bounds() -> Figure:
+    """The convex bound along runs, and the best peak against the cooldown."""
+    shapes = {
+        "constant": constant(4000, 1.0),
+        "WSD, cooldown 20 %": wsd(4000, 1.0, cooldown=0.2),
+        "cosine": cosine(4000, 1.0),
+        "linear": linear(4000, 1.0),
+    }
+    tuned = [(name, shape.scaled(convex_bound(shape).scale)) for name, shape in shapes.items()]
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1.0))
+    plot_along(left, tuned)
+    plot_cooldowns(right)
+    return figure
+
+
 def main() -> None:
     """Solve and draw."""
     FIGURES.mkdir(exist_ok=True)
@@ -103,6 +122,7 @@ def main() -> None:
     shapes(axes[1], cases[1])
     losses(axes[2], cases)
     figure.savefig(FIGURES / "phases.png", dpi=120)
+    bounds().savefig(FIGURES / "convex.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.bounds import compare_bounds, horizon_alone
 from optsched.commands.common import (
     make_problem,
     progress_bar,
@@ -18,6 +19,7 @@ from optsched.errors import InvalidProblem
 
 __all__ = ["compare"]
 
+JUDGES = ("power-law", "convex")
 WIDTH = 160  # of the table, so that no cell is cut
 
 
@@ -35,6 +37,13 @@ WIDTH = 160  # of the table, so that no cell is cut
     default=None,
     help="Names with commas, or all.  [default: the common ones]",
 )
+@click.option(
+    "--judge",
+    default="power-law",
+    show_default=True,
+    help="power-law: the loss on the problem. convex: the worst-case bound of convex optimisation,"
+    " to which only --horizon matters.",
+)
 @click.option("--peak-only", is_flag=True, help="Tune the peak rate alone, all else at defaults.")
 @click.option("--output", type=click.Path(), default=None, help="Table of the families: .csv.")
 @click.option(
@@ -45,18 +54,24 @@ WIDTH = 160  # of the table, so that no cell is cut
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
-def compare(**options: Any) -> None:
+@click.pass_context
+def compare(context: click.Context, **options: Any) -> None:
     """Tune the schedules people use, and say how far each is from the optimum."""
     from optsched.schedules.files import PLOT_SUFFIXES, check_writable
 
-    problem, families = make_problem(options), _families(options["families"])
+    convex = _by_bound(options["judge"])
+    problem: Any = horizon_alone(context) if convex else make_problem(options)
+    families = _families(options["families"])
     for key, suffixes in (("output", (".csv",)), ("plot", PLOT_SUFFIXES)):
         if options[key]:
             check_writable(options[key], options["force"], suffixes=suffixes)
+    free = () if options["peak_only"] else None
+    if convex:
+        compare_bounds(problem, families, free, options)
+        return
     use_compilation_cache()
     from optsched.studies.compare import compare as run
 
-    free = () if options["peak_only"] else None
     with progress_bar() as update:
         result = run(
             problem,
@@ -76,6 +91,12 @@ def compare(**options: Any) -> None:
         click.echo(json.dumps(result.summary()))
     else:
         _report(result, options["output"], options["plot"])
+
+
+def _by_bound(judge: str) -> bool:
+    if judge not in JUDGES:
+        raise InvalidProblem("judge", judge, "one of " + ", ".join(JUDGES))
+    return judge == "convex"
 
 
 def _families(names: str | None) -> list[str] | None:

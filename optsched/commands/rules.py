@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from optsched.commands.rules_batch import batch, noise_scale
+from optsched.commands.rules_convex import convex, cooldown, extend
 from optsched.commands.rules_ema import ema
 from optsched.commands.rules_lmo import lmo
 from optsched.commands.rules_stability import stability
@@ -23,6 +24,9 @@ COMMANDS = (
     batch,
     ema,
     stability,
+    extend,
+    cooldown,
+    convex,
 )
 
 for command in COMMANDS:

@@ -11,21 +11,28 @@ from matplotlib.figure import Figure
 from optsched.plots.common import BIAS, OPTIMUM, OTHERS, VARIANCE
 from optsched.schedules.schedule import Schedule
 from optsched.studies.compare import Comparison
+from optsched.studies.convex import ConvexComparison
 
-__all__ = ["plot_best", "plot_comparison", "plot_comparison_figure", "plot_parts"]
+__all__ = [
+    "plot_best",
+    "plot_bounds_figure",
+    "plot_comparison",
+    "plot_comparison_figure",
+    "plot_parts",
+]
 
 STYLES = (*OTHERS, ("#E69F00", (0, (6, 1, 1, 1, 1, 1))))
 FLOOR = 1e-3  # percent: smaller regrets are drawn there, hollow
 POINTS = 2000
 
 
-def plot_best(ax: Axes, comparison: Comparison, count: int = 4) -> Axes:
+def plot_best(ax: Axes, comparison: Comparison | ConvexComparison, count: int = 4) -> Axes:
     r"""Learning rate against the step: the optimum, and the best few families on top of it.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
-    comparison : Comparison
+    comparison : Comparison or ConvexComparison
     count : int
         How many families; four are told apart.
 
@@ -45,7 +52,7 @@ def plot_best(ax: Axes, comparison: Comparison, count: int = 4) -> Axes:
         (member.name, member.schedule, 1.6, *STYLES[i % len(STYLES)])
         for i, member in enumerate(comparison.members[:count])
     ]
-    horizon, top = comparison.problem.horizon, 0.0
+    horizon, top = optimum.schedule.horizon, 0.0
     late = _anneals_late(optimum.schedule)
     for name, schedule, width, colour, style in curves:
         steps, eta = _towards_end(schedule) if late else _evenly(schedule)
@@ -68,13 +75,13 @@ def plot_best(ax: Axes, comparison: Comparison, count: int = 4) -> Axes:
     return ax
 
 
-def plot_comparison(ax: Axes, comparison: Comparison) -> Axes:
+def plot_comparison(ax: Axes, comparison: Comparison | ConvexComparison) -> Axes:
     """Regret of every family on a logarithmic axis, the best at the top.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
-    comparison : Comparison
+    comparison : Comparison or ConvexComparison
         Regrets below 0.001 %, and negative ones, are hollow at the axis; families that failed
         have no point.
 
@@ -104,7 +111,12 @@ def plot_comparison(ax: Axes, comparison: Comparison) -> Axes:
     ax.set_xlim(0.5 * low, high * (2.0 * high / low) ** 0.35)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlabel("regret: loss above the optimum's, %")
+    what = (
+        "loss above the optimum's"
+        if isinstance(comparison, Comparison)
+        else "bound above the least"
+    )
+    ax.set_xlabel(f"regret: {what}, %")
     return ax
 
 
@@ -158,6 +170,29 @@ def plot_comparison_figure(comparison: Comparison) -> Figure:
     return figure
 
 
+def plot_bounds_figure(comparison: ConvexComparison) -> Figure:
+    """A figure of the best schedules by the convex bound, and of all regrets.
+
+    Parameters
+    ----------
+    comparison : ConvexComparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not attached to pyplot; save it with ``savefig``.
+    """
+    count = len(comparison.members) + len(comparison.failed)
+    figure = Figure(figsize=(9.5, max(3.8, 1.6 + 0.27 * count)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plot_best(left, comparison)
+    left.set_ylabel(r"learning rate $\eta$, in units of $D/G$")
+    plot_comparison(right, comparison)
+    title = f"T = {comparison.horizon:,}: least bound {comparison.least:.4g} $D G$"
+    figure.suptitle(f"{title}; {_tuned(comparison)}", fontsize=10)
+    return figure
+
+
 def _anneals_late(schedule: Schedule) -> bool:
     """Whether the last rate above half of the peak is in the last tenth of the run."""
     eta = schedule.controls["eta"]
@@ -181,13 +216,17 @@ def _bias_share(excess: float, bias: float) -> float:
     return min(bias / excess, 1.0) if excess > 0.0 else 0.0
 
 
+def _tuned(comparison: Comparison | ConvexComparison) -> str:
+    if comparison.free is None:
+        return "all hyperparameters tuned"
+    return ", ".join(["peak", *comparison.free]) + " tuned"
+
+
 def _title(comparison: Comparison) -> str:
     p = comparison.problem
     where = "" if p.a is None else f"a = {p.a:g}, b = {p.b:g}, "
-    tuned = "all hyperparameters tuned"
-    if comparison.free is not None:
-        tuned = ", ".join(["peak", *comparison.free]) + " tuned"
     return (
         f"{where}T = {p.horizon:,}, m = {p.batch_size:g}, $\\sigma$ = {p.noise:g}"
-        f" ({p.phase} phase): optimal loss {comparison.optimum.excess_loss:.4g}; {tuned}"
+        f" ({p.phase} phase): optimal loss {comparison.optimum.excess_loss:.4g};"
+        f" {_tuned(comparison)}"
     )

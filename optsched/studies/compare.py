@@ -18,7 +18,7 @@ from optsched.errors import InvalidProblem, OptschedError
 from optsched.schedules.families import FAMILIES, Family
 from optsched.studies.tuning import Tuned, named_families, tune
 
-__all__ = ["COMMON", "Comparison", "FailedFamily", "compare"]
+__all__ = ["COMMON", "Comparison", "FailedFamily", "chosen_families", "compare"]
 
 # The families that people name; the others are variations of these.
 COMMON = (
@@ -206,7 +206,8 @@ def compare(
         If the optimum does not converge.
     """
     began = time.perf_counter()
-    chosen = _chosen(problem, families, free)
+    _check(problem)
+    chosen = chosen_families(families, free)
     total = len(chosen) + 1
 
     def tell(what: str, done: int) -> None:
@@ -273,10 +274,8 @@ def _solve_from(member: Tuned, optimum: Solution, replay_steps: int) -> Solution
     return min(found, key=lambda one: one.excess_loss)
 
 
-def _chosen(
-    problem: Any, families: Sequence[str] | None, free: Sequence[str] | None
-) -> list[Family]:
-    """Check the arguments; the families to tune."""
+def _check(problem: Any) -> None:
+    """Check that families can keep what the problem asks for."""
     if not isinstance(problem, Problem):
         raise InvalidProblem("problem", type(problem).__name__, "an optsched.Problem")
     for name in ("warmup", "eta_min", "max_change"):
@@ -284,6 +283,16 @@ def _chosen(
         if value:
             allowed = "none in a comparison, as the families do not keep it"
             raise InvalidProblem(name, value, allowed)
+
+
+def chosen_families(families: Sequence[str] | None, free: Sequence[str] | None) -> list[Family]:
+    """Check the names of families and of the hyperparameters to tune; the families.
+
+    Parameters
+    ----------
+    families, free
+        As for `compare`.
+    """
     for field, given in (("families", families), ("free", free)):
         if isinstance(given, str):
             raise InvalidProblem(field, given, "a sequence of names")

@@ -9,6 +9,7 @@ sample of their box is followed by a simplex search from its best points.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from optsched.schedules.families import FAMILIES, Family, Parameter
 from optsched.schedules.schedule import Schedule
 from optsched.studies.peaks import Curve, Peak
 
-__all__ = ["Peak", "Tuned", "Tuner", "named_families", "tune"]
+__all__ = ["Peak", "Shapes", "Tuned", "Tuner", "named_families", "tune"]
 
 Floats = NDArray[np.float64]
 SAMPLES = 32  # shapes that are tried before the simplex; doubled from three numbers on
@@ -72,13 +73,11 @@ class Tuned:
         return self.replay.excess_loss
 
 
-class Tuner:
-    """Search for the best member of a family on one problem.
+class Shapes(ABC):
+    """Search for the best shape in a family, whatever judges it.
 
     Parameters
     ----------
-    problem : Problem
-        Peaks are bounded by its ``eta_cap``.
     family : str
         A name in `optsched.schedules.families.FAMILIES`.
     free : sequence of str, optional
@@ -89,13 +88,11 @@ class Tuner:
 
     def __init__(
         self,
-        problem: Problem,
         family: str,
         free: Sequence[str] | None = None,
         fixed: Mapping[str, float] | None = None,
     ) -> None:
         (self.family,) = named_families([family])
-        self.problem = problem
         known = {p.name: p for p in self.family.parameters[1:]}
         names = [n for n in known if n not in (fixed or {})] if free is None else list(free)
         for field, given in (("free", names), ("fixed", list(fixed or {}))):
@@ -108,28 +105,20 @@ class Tuner:
                 raise InvalidProblem("free", name, "what is not fixed")
         self.free = [known[name] for name in names]
         self.defaults = self.family.defaults | dict(fixed or {})
-        self.dynamics, self.modes = problem.dynamics, problem.modes.padded()
-        self.high = math.log(problem.eta_cap)
-        # The best peak falls at most as 1/T, and with the variance of the noise.
-        self.low = self.high - math.log(100.0 * problem.horizon) - 2.0 * math.log1p(problem.noise)
         self.evaluations = 0
+
+    @abstractmethod
+    def best_peak(self, options: Mapping[str, float], near: float | None = None) -> Peak:
+        """Best log peak of a shape, and log of the loss there.
+
+        With ``near``, a guess of the log peak, a search begins around it.
+        """
 
     def options(self, shares: Sequence[float] | Floats) -> dict[str, float]:
         """Hyperparameters at shares in [0, 1] of the ranges of the free ones."""
         inside = np.clip(np.nan_to_num(np.asarray(shares, float)), 0.0, 1.0)
         values = {p.name: _value(p, float(x)) for p, x in zip(self.free, inside, strict=True)}
         return self.defaults | values
-
-    def best_peak(self, options: Mapping[str, float], near: float | None = None) -> Peak:
-        """Best log peak of a shape, and log of the loss there.
-
-        With ``near``, a guess of the log peak, the search begins around it.
-        """
-        unit = self.family(self.problem.horizon, 1.0, **options)
-        curve = Curve(unit, self.dynamics, self.modes, self.low, self.high)
-        best = curve.search() if near is None else curve.search_near(near)
-        self.evaluations += curve.evaluations
-        return best
 
     def shape(
         self, near: tuple[Floats, float] | None = None, log_peak: float | None = None
@@ -192,6 +181,56 @@ class Tuner:
             },
         )
 
+    def member(
+        self, horizon: int, rate: float, shares: Sequence[float] | Floats
+    ) -> tuple[dict[str, float], Schedule]:
+        """Hyperparameters at shares of their ranges, and the schedule."""
+        options = self.options(shares)
+        schedule = self.family(horizon, rate, **options)
+        for p in self.free:
+            # Less than half a step of warm-up, say, is none.
+            none = options | {p.name: 0.0}
+            if _small(p) and self.family(horizon, rate, **none) == schedule:
+                options = none
+        return options, schedule
+
+
+class Tuner(Shapes):
+    """Search for the best member of a family on one problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        Peaks are bounded by its ``eta_cap``.
+    family, free, fixed
+        As for `Shapes`.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        family: str,
+        free: Sequence[str] | None = None,
+        fixed: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(family, free, fixed)
+        self.problem = problem
+        self.dynamics, self.modes = problem.dynamics, problem.modes.padded()
+        self.high = math.log(problem.eta_cap)
+        # The best peak falls at most as 1/T, and with the variance of the noise.
+        self.low = self.high - math.log(100.0 * problem.horizon) - 2.0 * math.log1p(problem.noise)
+
+    def best_peak(self, options: Mapping[str, float], near: float | None = None) -> Peak:
+        """Best log peak of a shape, and log of the loss there.
+
+        With ``near``, a guess of the log peak, the search begins around it.
+        """
+        unit = self.family(self.problem.horizon, 1.0, **options)
+        curve = Curve(unit, self.dynamics, self.modes, self.low, self.high)
+        best = curve.search() if near is None else curve.search_near(near)
+        self.evaluations += curve.evaluations
+        return best
+
     def result(
         self,
         shares: Floats,
@@ -201,13 +240,8 @@ class Tuner:
     ) -> Tuned:
         """The member with these hyperparameters, replayed."""
         assert self.problem.spectrum is not None
-        options, rate = self.options(shares), min(math.exp(peak.at), self.problem.eta_cap)
-        schedule = self.family(self.problem.horizon, rate, **options)
-        for p in self.free:
-            # Less than half a step of warm-up, say, is none.
-            none = options | {p.name: 0.0}
-            if _small(p) and self.family(self.problem.horizon, rate, **none) == schedule:
-                options = none
+        rate = min(math.exp(peak.at), self.problem.eta_cap)
+        options, schedule = self.member(self.problem.horizon, rate, shares)
         played = replay(
             self.problem.spectrum,
             self.dynamics,

@@ -6,8 +6,9 @@ With the rates :math:`\eta_1, \dots, \eta_T` and their sums to go
 .. math:: \sum_{t < T} \eta_t^2 / S_{t+1} + \eta_T .
 
 Between two knots the rate is linear and the sum to go a parabola, which falls to zero at the very
-end: the terms of the last steps before a knot are added one by one, those before by Gauss rules on
-intervals whose lengths double, with the first correction of Euler and Maclaurin.
+end. Where it changes little over a segment, the terms are added by one Gauss rule with the first
+correction of Euler and Maclaurin; elsewhere those of the last steps before a knot one by one, and
+those before by Gauss rules on intervals whose lengths double.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SINGLE = 64  # last steps before a knot that are added one by one: relative error below 1e-9
+WHOLE = 64  # least length of a segment that one rule adds
 BLOCK = 1 << 20  # terms that are held at once
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
@@ -83,7 +85,9 @@ def knot_sums(steps: Ints, values: Floats) -> tuple[float, float]:
     total = float(values[-1] + parts.sum())
     found = float(values[-1])
     segments = np.stack([length, first, last, after], 1)
-    alone = np.minimum(length, SINGLE).astype(np.int64)
+    # The poles of the terms are then two segments away or more.
+    whole = (length >= WHOLE) & (after >= 4.0 * parts)
+    alone = np.where(whole, 0.0, np.minimum(length, SINGLE)).astype(np.int64)
     ends = np.cumsum(alone)
     start = 0
     while start < len(alone):
@@ -95,7 +99,8 @@ def knot_sums(steps: Ints, values: Floats) -> tuple[float, float]:
         togo = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
         found += float(_terms(segments[index], togo.astype(np.float64))[0].sum())
         start = stop
-    return total, found + _smooth_part(segments[length > SINGLE])
+    found += _even_part(segments[whole]) + _graded_part(segments[~whole & (length > SINGLE)])
+    return total, found
 
 
 def _terms(segments: Floats, togo: Floats) -> tuple[Floats, Floats]:
@@ -110,22 +115,35 @@ def _terms(segments: Floats, togo: Floats) -> tuple[Floats, Floats]:
     return rate * ratio, ratio * (2.0 * slope - ratio * growth)
 
 
-def _smooth_part(segments: Floats) -> float:
+def _gauss(segments: Floats, left: Floats, half: Floats) -> float:
+    """Integral of the terms over intervals of the steps to go, from their left ends."""
+    parts = zip(NODES, WEIGHTS, strict=True)
+    return sum(
+        float((w * half * _terms(segments, left + half * (1.0 + x))[0]).sum()) for x, w in parts
+    )
+
+
+def _correction(segments: Floats, low: Floats, high: Floats) -> float:
+    """What a sum over steps has more than the integral, from half a step before to after."""
+    return float((_terms(segments, low)[1] - _terms(segments, high)[1]).sum()) / 24.0
+
+
+def _even_part(segments: Floats) -> float:
+    """Sum of all terms of segments over which the sum to go changes by a quarter at most."""
+    low, high = np.full(len(segments), -0.5), segments[:, 0] - 0.5
+    return _gauss(segments, low, 0.5 * (high - low)) + _correction(segments, low, high)
+
+
+def _graded_part(segments: Floats) -> float:
     """Sum of the terms that have `SINGLE` or more steps up to the next knot."""
-    if not len(segments):
-        return 0.0
     low, high = np.full(len(segments), SINGLE - 0.5), segments[:, 0] - 0.5
     count = np.ceil(np.log2(high / low)).astype(np.int64)
     index = np.repeat(np.arange(len(segments)), count)
     place = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
     ratio = ((high / low) ** (1.0 / count))[index]
     left = low[index] * ratio**place
-    half = 0.5 * left * (ratio - 1.0)
-    sums = np.zeros(len(index))
-    for node, weight in zip(NODES, WEIGHTS, strict=True):
-        sums += weight * half * _terms(segments[index], left + half * (1.0 + node))[0]
-    ends = _terms(segments, low)[1] - _terms(segments, high)[1]
-    return float(sums.sum() + ends.sum() / 24.0)
+    parts = _gauss(segments[index], left, 0.5 * left * (ratio - 1.0))
+    return parts + _correction(segments, low, high)
 
 
 def weighted_sums(eta: Floats, squares: Floats) -> tuple[float, float]:
