@@ -259,6 +259,18 @@ def test_a_warmup_that_ends_before_the_second_row(tmp_path: Path) -> None:
     assert "a ramp up to step 1000 is assumed; give its length" in guess.summary()
 
 
+def test_rows_that_begin_late_in_the_ramp(tmp_path: Path) -> None:
+    """One row before the end of the warm-up: nothing is shifted, and the ramp is that of N."""
+    steps = np.arange(2048, 8001, 128)
+    rates = 3e-4 * np.minimum(steps / 2160, 1.0)
+    path = write(tmp_path / "r.csv", steps, rates.tolist(), losses(len(steps)))
+    run = read_run(path, warmup=2160)
+    np.testing.assert_array_equal(run.steps, steps)
+    truth = 3e-4 * np.minimum(np.arange(steps[-1] + 1) / 2160, 1.0)
+    np.testing.assert_allclose(run.schedule.eta, truth, rtol=1e-9)
+    assert "the rows begin within it" in run.summary()
+
+
 def test_noise_level() -> None:
     """Of known noise about a curve and with a jump, within 4 standard errors (1.2/sqrt(n))."""
     rng = np.random.default_rng(3)
@@ -380,3 +392,22 @@ def test_a_log_of_every_step(tmp_path: Path) -> None:
     assert run.warmup == 2000
     np.testing.assert_allclose(run.schedule.eta, rates, rtol=1e-12)
     assert len(run.thin(300).steps) <= 301
+
+
+@given(
+    warmup=st.integers(20, 3000),
+    every=st.integers(1, 4000),
+    first=st.integers(0, 6000),
+    late=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_given_warmup_holds_wherever_the_rows_fall(
+    warmup: int, every: int, first: int, late: bool
+) -> None:
+    """From before, within or after the ramp on, with rows of the next or of the last update."""
+    steps = np.arange(first, first + 12 * every, every)
+    truth = np.minimum(np.arange(steps[-1] + 1) / warmup, 1.0)
+    rates = truth[np.maximum(steps - late, 0)]
+    filled = fill_rates(steps, rates, int(steps[-1]) + 1, warmup)
+    assert filled.shift == 0
+    np.testing.assert_allclose(filled.schedule.eta, truth, atol=1.001 * late / warmup + 1e-12)

@@ -70,16 +70,22 @@ def fill_rates(
     Rates
     """
     first = int(steps[0]) if first is None else min(first, int(steps[0]))
-    seen = ramp(steps, rates)
+    rising = max(int(np.argmax(rates > 0.0)) - 1, 0)  # rates of 0 may stand before a ramp
+    rows = steps[rising:], rates[rising:]
+    seen = ramp(*rows)
     notes: list[str] = []
     shift = 0
-    if seen is not None:
-        length, head = _seen_ramp(steps, rates, seen, warmup, notes)
+    if warmup and (seen is None or seen == 1) and _within(*rows, warmup):
+        ahead = int(np.searchsorted(steps, warmup))
+        length, head = warmup, {0: 0.0, warmup: float(rates[ahead])}
+        notes.append(f"Warm-up of {warmup} steps, as given; the rows begin within it.")
+    elif seen is not None:
+        length, head = _seen_ramp(*rows, seen, warmup, notes)
     else:
         length, shift, head = _hidden_ramp(first, float(rates[0]), warmup, notes)
     body = _body(steps + shift, rates, notes)
     knots = {k: value for k, value in head.items() if k < steps[0] + shift} | body
-    if seen is not None and length in head and length > steps[0]:
+    if length in head and length > steps[0] + shift:
         knots[length] = head[length]
     end = horizon - 1 + shift
     last = max(knots)
@@ -118,10 +124,24 @@ def ramp(steps: Ints, rates: Floats) -> int | None:
     return last if last >= 2 or through_zero else None
 
 
+def _within(steps: Ints, rates: Floats, warmup: int) -> bool:
+    """Whether the rows before the end of a given warm-up are on its ramp, too few to show it."""
+    ahead = int(np.searchsorted(steps, warmup))
+    if ahead in (0, len(steps)) or rates[0] >= rates[ahead]:
+        return False
+    line = rates[ahead] * steps[:ahead] / warmup
+    # A row may have the rate of the update before or after.
+    allowed = LINEAR * line + rates[ahead] / warmup
+    return bool((np.abs(rates[:ahead] - line) <= allowed).all())
+
+
 def _seen_ramp(
     steps: Ints, rates: Floats, last: int, warmup: int | None, notes: list[str]
 ) -> tuple[int, dict[int, float]]:
     """Length of a ramp that the rows show, and its knots outside of the rows."""
+    few = last == 1
+    if not few and last + 1 < len(steps) and rates[last + 1] == rates[last]:
+        last -= 1  # the first row of the plateau, which may be a little off the line
     start, top = int(steps[0]), int(steps[last])
     slope = float((rates[last] - rates[0]) / (top - start))
     head: dict[int, float] = {}
@@ -130,16 +150,13 @@ def _seen_ramp(
         head[0] = max(0.0, float(rates[0]) - slope * start)
         if begin > 1.0:
             head[min(int(begin), start - 1)] = 0.0
-    if last == 1 and warmup is not None and start < warmup < top:
-        notes.append(f"Warm-up of {warmup} steps, as given; the rows begin within it.")
-        return warmup, head | {warmup: float(rates[1])}
     if last + 1 == len(steps):
         notes.append(f"The rate rises linearly to the last row, step {top}.")
         return top, head
     after, peak = int(steps[last + 1]), max(float(rates[last + 1]), float(rates[last]))
     length = min(after, top + round((peak - float(rates[last])) / slope))
     text = f"Warm-up seen in the rows: a linear ramp of {length} steps."
-    if last == 1:
+    if few:
         text = (
             f"Warm-up between steps {start} and {top}: a ramp up to step {length} is assumed; "
             "give its length with warmup=N (--warmup N)."
