@@ -72,10 +72,11 @@ def update_rule(options: dict[str, Any]) -> UpdateRule:
 @json_option
 def stability(as_json: bool, **options: Any) -> None:
     """Largest stable learning rate at a sharpness, and the warm-up below a measured one."""
+    from optsched.diagnostics.trace import read_trace
     from optsched.schedules.files import SUFFIXES, check_writable, save
+    from optsched.theory.checks import positive
     from optsched.theory.stability import (
         SharpnessTrace,
-        read_trace,
         stable_rate,
         stable_warmup,
     )
@@ -83,8 +84,9 @@ def stability(as_json: bool, **options: Any) -> None:
     one, path, output = options["sharpness"], options["trace"], options["output"]
     if (one is None) == (path is None):
         raise InvalidProblem("sharpness", one, "exactly one of --sharpness and --trace")
-    if path is None and output is not None:
-        raise InvalidProblem("output", output, "a warm-up to write needs --trace")
+    for field, name in (("output", "output"), ("edge", "c"), ("peak", "peak"), ("horizon",) * 2):
+        if path is None and options[name] is not None:
+            raise InvalidProblem(field, options[name], "none without --trace: it is of a warm-up")
     if path is not None and options["error"] is not None:
         allowed = "none with --trace: a column sharpness_error"
         raise InvalidProblem("error", options["error"], allowed)
@@ -113,7 +115,7 @@ def stability(as_json: bool, **options: Any) -> None:
     if rule.preconditioned:
         notes.append("the sharpness is taken as that of the preconditioned Hessian, P^-1 H")
     if options["lr"] is not None:
-        numbers["sharpest"] = rule.sharpest(options["lr"])
+        numbers["sharpest"] = rule.sharpest(positive("lr", options["lr"]))
         numbers["stable"] = options["lr"] < found.rate
     if path is not None:
         numbers |= {"step": found.step, "at_edge": trace.at_edge(rule)}

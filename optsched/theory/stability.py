@@ -42,14 +42,13 @@ sharpness measured at the edge says what the rate was, not what the loss allows.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optsched.errors import BadFile, InvalidProblem
+from optsched.errors import InvalidProblem
 from optsched.model.stability import curvature_limit
 from optsched.schedules.checks import integers, is_number, real_array, whole
 from optsched.schedules.schedule import MAX_DENSE, Schedule
@@ -60,7 +59,6 @@ __all__ = [
     "SharpnessTrace",
     "StableRate",
     "UpdateRule",
-    "read_trace",
     "stable_rate",
     "stable_warmup",
 ]
@@ -364,42 +362,6 @@ def stable_warmup(
     metadata = {"rule": "stable warm-up", "optimiser": rule.optimiser, "edge": edge}
     eta = np.minimum(margin * limit, top)
     return Schedule.from_array(eta, metadata={**metadata, "margin": margin})
-
-
-def read_trace(path: str | os.PathLike[str]) -> SharpnessTrace:
-    """Read the sharpness of a run from a csv file.
-
-    Parameters
-    ----------
-    path : path-like
-        Columns ``step`` and ``sharpness``; ``sharpness_error`` and ``lr`` where it has them, and
-        others, which are not read: the log of `optsched.diagnostics.recorder` is such a file. Rows
-        without a sharpness are passed over.
-
-    Returns
-    -------
-    SharpnessTrace
-
-    Raises
-    ------
-    BadFile
-        Naming file, line or column, and what is expected.
-    """
-    from optsched.diagnostics.log import read_log
-
-    log = read_log(path, required=("step", "sharpness"))
-    kept = ~np.isnan(log.columns["sharpness"])
-    if not kept.any():
-        raise BadFile(f"{path}: column sharpness: empty; expected a number in one row at least")
-    error = log.columns.get("sharpness_error", np.zeros(len(kept)))[kept]
-    lr = log.columns.get("lr")
-    lr = None if lr is None or np.isnan(lr[kept]).any() else lr[kept]
-    try:
-        return SharpnessTrace(
-            log.columns["step"][kept], log.columns["sharpness"][kept], np.nan_to_num(error), lr
-        )
-    except InvalidProblem as problem:
-        raise BadFile(f"{path}: {problem}") from None
 
 
 def _finite(field: str, values: Any, allowed: str, *, strict: bool = False) -> Floats:
