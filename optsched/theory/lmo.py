@@ -1,8 +1,7 @@
 """Rate, momentum and batch size of LMO methods, tuned for a budget.
 
 `closed_form` and `minimise` tune them on the bound of `optsched.theory.lmo_bound`, by formula and
-by a Newton method on the bound itself. `optsched.theory.lmo_transfer` carries tuned values from
-one budget to another.
+by a Newton method on the bound itself; `transfer` carries tuned values from one budget to another.
 """
 
 from __future__ import annotations
@@ -19,15 +18,18 @@ from scipy.optimize import minimize
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.theory.checks import at_least, decay, positive
 from optsched.theory.lmo_bound import BUDGETS, EXPONENTS, REGIMES, LMOBound, check_regime
+from optsched.theory.lmo_transfer import Transfer, transfer
 
 __all__ = [
     "BUDGETS",
     "EXPONENTS",
     "REGIMES",
     "LMOBound",
+    "Transfer",
     "Tuning",
     "closed_form",
     "minimise",
+    "transfer",
 ]
 
 Floats = NDArray[np.float64]
