@@ -1,7 +1,7 @@
 """Make the figures of the documentation: ``python docs/make_figures.py``.
 
 Writes to docs/figures: first, momentum, batch-size and averaging by the command line, phases, and
-those of the rules, lmo-valley, batch-rules and convex.
+those of the rules, lmo-valley, batch-rules, convex and diffusion.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from matplotlib.figure import Figure
 from optsched import Problem, Solution, cli, solve
 from optsched.plots.batch_rules import plot_rate_rules, plot_tradeoff
 from optsched.plots.convex import plot_along, plot_cooldowns
+from optsched.plots.diffusion import plot_noise_figure
 from optsched.plots.lmo import plot_valley
 from optsched.schedules.families import constant, cosine, linear, wsd
 from optsched.theory.batch_rules import fit_critical_batch
 from optsched.theory.convex import convex_bound
+from optsched.theory.diffusion import cosine as cosine_noise
+from optsched.theory.diffusion import edm
+from optsched.theory.diffusion import linear as linear_noise
 from optsched.theory.lmo import LMOBound
 from optsched.theory.lmo_valley import valley
 
@@ -123,6 +127,8 @@ def main() -> None:
     losses(axes[2], cases)
     figure.savefig(FIGURES / "phases.png", dpi=120)
     bounds().savefig(FIGURES / "convex.png", dpi=120)
+    kinds = [("linear", linear_noise()), ("cosine", cosine_noise()), ("EDM, $T$ = 18", edm())]
+    plot_noise_figure(kinds).savefig(FIGURES / "diffusion.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import click
 
 from optsched.commands.rules_batch import batch, noise_scale
 from optsched.commands.rules_convex import convex, cooldown, extend
+from optsched.commands.rules_diffusion import diffusion
 from optsched.commands.rules_ema import ema
 from optsched.commands.rules_lmo import lmo
 from optsched.commands.rules_stability import stability
@@ -27,6 +28,7 @@ COMMANDS = (
     extend,
     cooldown,
     convex,
+    diffusion,
 )
 
 for command in COMMANDS:
