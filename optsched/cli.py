@@ -10,7 +10,9 @@ from optsched.commands.compare import compare
 from optsched.commands.compute import compute
 from optsched.commands.dashboard import dashboard
 from optsched.commands.export import export
+from optsched.commands.fit import fit
 from optsched.commands.phases import phase_diagram
+from optsched.commands.predict import predict
 from optsched.commands.reproduce import reproduce
 from optsched.commands.rules import rules
 from optsched.commands.scaling import scaling
@@ -36,6 +38,8 @@ for command in (
     phase_diagram,
     reproduce,
     rules,
+    fit,
+    predict,
     export,
     dashboard,
 ):

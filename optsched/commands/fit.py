@@ -1,0 +1,108 @@
+"""``optsched fit``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optsched.commands.pilot_common import log_options, reading, warn
+from optsched.errors import InvalidProblem
+
+if TYPE_CHECKING:
+    from optsched.pilot.fitting import Fit
+
+__all__ = ["fit"]
+
+CHOICES = ("auto", "fsl", "fsl-sgd", "features", "multi-power", "momentum")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=click.Path())
+@log_options
+@click.option("--law", default="auto", show_default=True, help=f"One of {', '.join(CHOICES)}.")
+@click.option("--output", type=click.Path(), help="Law file to write, .json.")
+@click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
+@click.option("--held-out", is_flag=True, help="Judge every law by runs left out in turn.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def fit(
+    runs: tuple[str, ...],
+    law: str,
+    output: str | None,
+    plot: str | None,
+    held_out: bool,
+    as_json: bool,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Fit a law of the loss to the logs of pilot RUNS: csv, JSON lines, Trainer state, ...
+
+    With --law auto: the functional scaling law with a clock exponent, for adaptive optimisers; from
+    four runs on that for SGD, if it is clearly better on runs that are left out in turn.
+    """
+    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+
+    if law not in CHOICES:
+        raise InvalidProblem("law", law, "one of " + ", ".join(CHOICES))
+    if not runs:
+        raise InvalidProblem("runs", "none", "log files of one run or more")
+    if output is not None:
+        check_writable(output, force, suffixes=(".json",))
+    if plot is not None:
+        check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    from optsched.pilot.fitting import fit as run_fit
+    from optsched.pilot.heldout import choose, held_out as judge
+    from optsched.pilot.law import LAWS
+    from optsched.pilot.lawfile import save_fit, summary
+    from optsched.pilot.logs import read_runs
+
+    logs = read_runs(runs, **reading(options))
+    table = []
+    if law == "auto":
+        law, table = choose(logs, {name: LAWS[name]() for name in ("fsl", "fsl-sgd")})
+    if held_out:
+        table = judge(logs, {name: make() for name, make in LAWS.items()})
+    found = run_fit(logs, LAWS[law]())
+    if output is not None:
+        save_fit(found, output, overwrite=force)
+    if plot is not None:
+        _plot(found, logs, plot, force)
+    if as_json:
+        rows = {one.law: {"error": one.error, "runs": list(one.runs)} for one in table}
+        click.echo(json.dumps({**summary(found), "held_out": rows}))
+    else:
+        for log in logs:
+            click.echo(log.summary())
+        _report(found, table)
+    warn(found.warnings)
+
+
+def _report(found: Fit, table: list[Any]) -> None:
+    from optsched.commands.rules_common import show
+
+    rows = [
+        (name, f"{value:.4g}", "held" if name in found.law.held else f"{error:.2g}")
+        for name, (value, error) in found.parameters.items()
+    ]
+    notes = [
+        f"misfit {found.misfit:.2g} nats (rms), noise between seeds {found.seed_noise:.1e} relative",
+        f"rates over {found.scale.rate:.6g}, steps over {found.scale.span:,.0f}",
+    ]
+    if found.exponents:
+        text = ", ".join(f"{k} = {v:.2f} ± {e:.2f}" for k, (v, e) in found.exponents.items())
+        notes.append(f"as power-law features: {text}")
+    title = f"law {found.law.name}, fitted to {len(found.runs)} runs"
+    show({}, False, title=title, columns=("parameter", "value", "stderr"), rows=rows, notes=notes)
+    if table:
+        rows = [(one.law, f"{1e3 * one.error:.2f}") for one in table]
+        columns = ("law", "held-out error, 1e-3 nats")
+        show({}, False, title="", columns=columns, rows=rows)
+
+
+def _plot(found: Fit, logs: list[Any], path: str, force: bool) -> None:
+    from optsched.commands.common import save_figure
+    from optsched.plots.pilot import fit_figure
+
+    save_figure(fit_figure(found, logs), path, force)

@@ -1,0 +1,93 @@
+"""What ``optsched fit``, ``predict`` and ``plan`` share: how logs are read, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optsched.commands.options import Number
+from optsched.errors import InvalidProblem
+
+if TYPE_CHECKING:
+    from optsched.pilot.prediction import Comparison
+
+__all__ = ["comparison_rows", "log_options", "reading", "show_comparison", "warn"]
+
+LOG_OPTIONS = (
+    click.option(
+        "--warmup",
+        type=Number("a whole number of steps >= 0"),
+        help="Steps of a linear ramp from 0 before the first row; inferred if not given.",
+    ),
+    click.option(
+        "--columns", help="Columns of the file, as step=NAME,lr=NAME,loss=NAME; found if not given."
+    ),
+    click.option(
+        "--unit", default="steps", show_default=True, help="What steps count: steps, samples, tokens."
+    ),
+    click.option(
+        "--per-step", type=Number("a number > 0"), help="Samples or tokens of an update."
+    ),
+    click.option(
+        "--loss", default="loss", show_default=True, help="loss, train, eval, or a column's name."
+    ),
+)
+
+
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a log is read."""
+    for option in reversed(LOG_OPTIONS):
+        command = option(command)
+    return command
+
+
+def reading(options: dict[str, Any], *, loss: bool = True) -> dict[str, Any]:
+    """Keywords of `read_runs` and `read_rates` from the options, which are taken out."""
+    warmup, columns = options.pop("warmup"), options.pop("columns")
+    given = {"unit": options.pop("unit"), "per_step": options.pop("per_step")}
+    name = options.pop("loss")
+    if loss:
+        given["loss"] = name
+    if warmup is not None:
+        if warmup != int(warmup):
+            raise InvalidProblem("warmup", warmup, "a whole number of steps >= 0")
+        given["warmup"] = int(warmup)
+    if columns is not None:
+        pairs = [part.partition("=") for part in columns.split(",")]
+        if any(not (key and middle and value) for key, middle, value in pairs):
+            raise InvalidProblem("columns", columns, "step=NAME,lr=NAME,loss=NAME")
+        given["columns"] = {key.strip(): value for key, _, value in pairs}
+    return given
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Warnings on stderr, one a line, each once."""
+    for line in dict.fromkeys(lines):
+        click.echo(f"warning: {line}", err=True)
+
+
+def comparison_rows(found: Comparison) -> list[dict[str, Any]]:
+    """Rows for JSON."""
+    return [vars(row) for row in found.rows]
+
+
+def show_comparison(title: str, found: Comparison, notes: Sequence[str] = ()) -> None:
+    """Table of predicted final losses, the best first."""
+    from optsched.commands.rules_common import show
+
+    share = f"{100 * found.level:.0f} %"
+    rows = [
+        (
+            row.name,
+            f"{row.peak:.4g}",
+            f"{row.loss:.4f}",
+            f"{row.lower:.4f} to {row.upper:.4f}",
+            "" if i == 0 else f"{row.difference:+.4f} ± {row.error:.4f}",
+            "" if i == 0 else ("yes" if row.apart else "cannot tell apart"),
+        )
+        for i, row in enumerate(found.rows)
+    ]
+    columns = ("schedule", "peak", "final loss", f"{share} interval", "to the best", "different")
+    show({}, False, title=title, columns=columns, rows=rows, notes=notes)

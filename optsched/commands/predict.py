@@ -1,0 +1,140 @@
+"""``optsched predict``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from optsched.commands.options import Number
+from optsched.commands.pilot_common import (
+    comparison_rows,
+    log_options,
+    reading,
+    show_comparison,
+    warn,
+)
+from optsched.errors import InvalidProblem
+
+__all__ = ["predict"]
+
+
+@click.command()
+@click.argument("schedules", nargs=-1)
+@click.option("--law", help="Law file that optsched fit wrote. Required.")
+@log_options
+@click.option(
+    "--horizon", type=Number("a whole number of steps"), help="Steps of a family given by name."
+)
+@click.option("--peak", type=Number("a number > 0"), help="Peak of a family given by name.")
+@click.option(
+    "--level",
+    type=Number("a number between 0 and 1"),
+    default=0.8,
+    show_default=True,
+    help="Probability of the intervals.",
+)
+@click.option("--output", type=click.Path(), help="csv to write: step,lr,loss,lo,hi; one schedule.")
+@click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def predict(
+    schedules: tuple[str, ...],
+    law: str | None,
+    horizon: float | None,
+    peak: float | None,
+    level: float,
+    output: str | None,
+    plot: str | None,
+    as_json: bool,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Predict the loss of SCHEDULES: files (csv step,lr[,loss], or ours) or names of families.
+
+    The last row of a csv is the last step. A family (cosine, linear, wsd_linear, ...) needs
+    --horizon, and has the peak of the pilot runs and the --warmup unless told.
+    """
+    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+
+    if law is None:
+        raise InvalidProblem("law", None, "the file of a law; give --law")
+    if not schedules:
+        raise InvalidProblem("schedules", "none", "schedule files or names of families")
+    if output is not None and len(schedules) > 1:
+        raise InvalidProblem("output", output, "one schedule")
+    if output is not None:
+        check_writable(output, force, suffixes=(".csv",))
+    if plot is not None:
+        check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    from optsched.pilot.lawfile import load_fit
+    from optsched.pilot.prediction import compare
+    from optsched.pilot.prediction import predict as run
+    from optsched.studies.tables import write_table
+
+    found = load_fit(law)
+    warmup = options["warmup"]
+    how = reading(options, loss=False)
+    given = {}
+    for text in schedules:
+        name, schedule, steps = _schedule(text, how, horizon, peak or found.peaks[1], warmup)
+        if name in given:
+            raise InvalidProblem("schedules", name, "different names")
+        given[name] = (schedule, steps)
+    table = compare(found, {name: one for name, (one, _) in given.items()}, level=level)
+    curves = {name: run(found, one, steps, level=level) for name, (one, steps) in given.items()}
+    if output is not None:
+        (curve,) = curves.values()
+        columns = (curve.steps, curve.rate, curve.loss, curve.lower, curve.upper)
+        names = ("step", "lr", "loss", "lo", "hi")
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*map(list, columns), strict=True)]
+        write_table(output, rows, overwrite=force)
+    if plot is not None:
+        from optsched.commands.common import save_figure
+        from optsched.plots.pilot import prediction_figure
+
+        save_figure(prediction_figure(curves), plot, force)
+    if as_json:
+        warnings = list(table.warnings)
+        click.echo(json.dumps({"level": level, "schedules": comparison_rows(table),
+                               "warnings": warnings}))  # fmt: skip
+    else:
+        show_comparison(f"law {found.law.name} of {law}", table)
+    warn(table.warnings)
+
+
+def _schedule(
+    text: str, how: dict[str, Any], horizon: float | None, peak: float, warmup: float | None
+) -> tuple[str, Any, Any]:
+    """Name, schedule, and steps of the rows (None for a family), of a file or a family."""
+    from pathlib import Path
+
+    from optsched.pilot.logs import read_rates
+    from optsched.schedules.families import FAMILIES
+
+    if text in FAMILIES and not Path(text).exists():
+        if horizon is None:
+            raise InvalidProblem("horizon", None, f"a number of steps for {text}; give --horizon")
+        if horizon != int(horizon) or horizon < 1:
+            raise InvalidProblem("horizon", horizon, "a whole number of steps >= 1")
+        family = FAMILIES[text]
+        ramp = any(p.name == "warmup" for p in family.parameters)
+        extra = {"warmup": int(warmup)} if warmup and ramp else {}
+        return text, family(int(horizon), peak, **extra), None
+    log = read_rates(text, **how)
+    steps = log.steps[log.steps > 0]
+    schedule = log.schedule
+    # The last row is the last step: its rate is that of no further update.
+    end = int(steps[-1]) if len(steps) else schedule.horizon
+    if schedule.horizon > end:
+        schedule = _shortened(schedule, end)
+    return log.name, schedule, steps
+
+
+def _shortened(schedule: Any, horizon: int) -> Any:
+    import numpy as np
+
+    steps = np.unique(np.append(schedule.steps[schedule.steps < horizon], horizon - 1))
+    values = {name: schedule(steps, name) for name in schedule.controls}
+    return schedule.replace(horizon=horizon, steps=steps, controls=values)

@@ -1,0 +1,126 @@
+"""Judge laws by runs that they have not seen.
+
+A better fit of the training curves is not a better prediction: each run is left out in turn, the
+law is fitted to the others, and judged where the schedule of that run has left all of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.errors import InvalidProblem
+from optsched.pilot.fitting import fit
+from optsched.pilot.law import Law
+from optsched.pilot.pieces import cut
+from optsched.pilot.run import Run
+from optsched.pilot.seeds import same_schedule
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["HeldOut", "choose", "departure", "held_out"]
+
+CLEARLY = 0.8  # of the error of the default: another law has to be that much better
+FEWEST = 4  # runs, for a choice by held-out runs
+APART = 1e-3  # of the peak: rates that differ
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Errors of a law on runs that were left out in turn.
+
+    Attributes
+    ----------
+    law : str
+    runs : tuple of str
+        Those with rows after they leave the others.
+    errors : tuple of float
+        Mean absolute error of each run there, in nats.
+    final_errors : tuple of float
+        Predicted minus measured last loss.
+    """
+
+    law: str
+    runs: tuple[str, ...]
+    errors: tuple[float, ...]
+    final_errors: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """Mean over the runs."""
+        return float(np.mean(self.errors)) if self.errors else float("nan")
+
+
+def departure(schedule: Schedule, others: Sequence[Schedule]) -> int:
+    """First step at which a schedule differs from each of the others, or where they have ended."""
+    return max((_first_difference(schedule, other) for other in others), default=0)
+
+
+def _first_difference(one: Schedule, other: Schedule) -> int:
+    end = min(one.horizon, other.horizon)
+    even = np.linspace(0, end - 1, 2000).round().astype(np.int64)
+    at = np.unique(np.concatenate([even, one.steps, other.steps]))
+    at = at[at < end]
+    apart: NDArray[np.bool_] = np.abs(one(at) - other(at)) > APART * max(one.peak, other.peak)
+    if not apart.any():
+        return end
+    return int(at[int(np.argmax(apart))])
+
+
+def held_out(runs: Sequence[Run], laws: Mapping[str, Law]) -> list[HeldOut]:
+    """Leave every run out in turn, with its seeds.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        At least two with different schedules.
+    laws : mapping of str to Law
+
+    Returns
+    -------
+    list of HeldOut
+        The best first.
+
+    Raises
+    ------
+    InvalidProblem
+        Fewer than two schedules.
+    """
+    splits = []
+    for run in runs:
+        others = [one for one in runs if not same_schedule(one.schedule, run.schedule)]
+        if others:
+            after = run.steps >= departure(run.schedule, [one.schedule for one in others])
+            if after.any():
+                splits.append((run, others, after))
+    if not splits:
+        raise InvalidProblem("runs", len(runs), "two or more runs with different schedules")
+    found = []
+    for name, law in laws.items():
+        errors, finals = [], []
+        # Where the fit to all runs ends, a fit to fewer of them starts.
+        whole = fit(runs, law, members=0).theta
+        for run, others, after in splits:
+            part = fit(others, law, members=0, start=whole)
+            off = part.law.curve(part.theta, cut(run.schedule, run.steps, part.scale)) - run.loss
+            errors.append(float(np.abs(off[after]).mean()))
+            finals.append(float(off[-1]))
+        names = tuple(run.name for run, _, _ in splits)
+        found.append(HeldOut(name, names, tuple(errors), tuple(finals)))
+    return sorted(found, key=lambda one: one.error)
+
+
+def choose(runs: Sequence[Run], laws: Mapping[str, Law]) -> tuple[str, list[HeldOut]]:
+    """Name of the law to use: the first, unless another is clearly better on held-out runs.
+
+    With fewer than 4 runs nothing is compared.
+    """
+    default = next(iter(laws))
+    if len(runs) < FEWEST:
+        return default, []
+    table = held_out(runs, laws)
+    errors = {one.law: one.error for one in table}
+    best = table[0].law
+    return (best if errors[best] < CLEARLY * errors[default] else default), table

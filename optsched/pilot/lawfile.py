@@ -1,0 +1,112 @@
+"""Law files: a fit as JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optsched.errors import BadFile
+from optsched.pilot.fitting import Fit, RunNote
+from optsched.pilot.law import LAWS, Prior
+from optsched.pilot.pieces import Scale
+from optsched.schedules.files import atomic_path
+
+__all__ = ["load_fit", "save_fit", "summary"]
+
+FORMAT = "optsched law"
+VERSION = 1
+
+PathLike = str | os.PathLike[str]
+
+
+def summary(found: Fit) -> dict[str, Any]:
+    """A fit as plain numbers and text: what the file and ``--json`` hold."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "law": found.law.describe(),
+        "parameters": dict(zip(found.law.parameters, found.theta.tolist(), strict=True)),
+        "stderr": {name: error for name, (_, error) in found.parameters.items()},
+        "exponents": {k: {"value": v, "stderr": e} for k, (v, e) in found.exponents.items()},
+        "scale": asdict(found.scale),
+        "misfit": found.misfit,
+        "seed_noise": found.seed_noise,
+        "cost": found.cost,
+        "runs": [asdict(run) for run in found.runs],
+        "warnings": list(found.warnings),
+        "members": found.members.tolist(),
+    }
+
+
+def save_fit(found: Fit, path: PathLike, *, overwrite: bool = False) -> None:
+    """Write a fit as JSON.
+
+    Raises
+    ------
+    BadFile
+        The file exists and is not to be overwritten, or cannot be written.
+    """
+    text = json.dumps(summary(found), indent=1)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def load_fit(path: PathLike) -> Fit:
+    """Read a fit that `save_fit` wrote.
+
+    Raises
+    ------
+    BadFile
+        The file cannot be read, is no law file, or its numbers do not fit its law.
+    """
+    target = Path(path)
+    try:
+        data = json.loads(target.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadFile(f"{target}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadFile(f"{target}: is no JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BadFile(f"{target}: is no law file; optsched fit writes one")
+    if data.get("version") != VERSION:
+        raise BadFile(f"{target}: version {data.get('version')!r} of law files, expected {VERSION}")
+    try:
+        return _built(data)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise BadFile(f"{target}: is no complete law file: {reason}") from error
+
+
+def _built(data: dict[str, Any]) -> Fit:
+    described = data["law"]
+    name = described["name"]
+    if name not in LAWS:
+        raise ValueError(f"law {name!r}, expected one of {', '.join(LAWS)}")
+    priors = {key: Prior(float(m), float(s)) for key, (m, s) in described["priors"].items()}
+    law = LAWS[name](**priors)
+    theta = np.array([float(data["parameters"][key]) for key in law.parameters])
+    members = np.array(data["members"], float).reshape(-1, len(theta))
+    if not (np.isfinite(theta).all() and np.isfinite(members).all()):
+        raise ValueError("a parameter is no finite number")
+    scale = Scale(**{key: float(data["scale"][key]) for key in ("rate", "span", "first")})
+    if min(scale.rate, scale.span, scale.first) <= 0.0:
+        raise ValueError("the scale is not positive")
+    runs = tuple(RunNote(**run) for run in data["runs"])
+    if not runs:
+        raise ValueError("no runs")
+    return Fit(
+        law=law,
+        theta=theta,
+        members=members,
+        scale=scale,
+        runs=runs,
+        misfit=float(data["misfit"]),
+        seed_noise=float(data["seed_noise"]),
+        warnings=tuple(data["warnings"]),
+        cost=float(data["cost"]),
+    )

@@ -1,0 +1,142 @@
+r"""The best noise for a given clock: where a plan starts, and a bound that no schedule can beat.
+
+The noise of a `KernelLaw` is additive, so that for a given final clock :math:`\tau` the best rate
+at clock-to-go x is the minimum, point by point, of a Lagrangian,
+
+.. math:: \min_\eta \int_0^\tau B k(x)\, \eta^p\, dx \quad\text{with}\quad
+   \int_0^\tau \eta^{-g}\, dx = S, \qquad
+   \eta(x) = \min\left(\eta_{max}, \left(\frac{\mu g}{p B k(x)}\right)^{1/(p+g)}\right),
+
+with S the number of steps and :math:`k = -dP/dx`; one scalar search over :math:`\tau` is left.
+A schedule of whole steps is a piecewise constant rate here, exactly, so the least value is a
+global lower bound for every schedule with rates up to the cap, but for quadrature errors near
+1e-7. A forced warm-up is given its largest clock and no noise, which keeps the bound below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import simpson
+from scipy.optimize import minimize_scalar
+
+from optsched.pilot.law import KernelLaw
+
+__all__ = ["Relaxed", "relaxed_plan"]
+
+Floats = NDArray[np.float64]
+
+POINTS = 601  # of the clock-to-go
+ROWS = 60  # final clocks of the first grid
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """Solution of the relaxed problem, in units of a `Scale`.
+
+    Attributes
+    ----------
+    loss : float
+        Least final loss: a lower bound.
+    togo, rate, left : numpy.ndarray, shape (n,)
+        Clock to go, rate and time to go (in spans) along the path, from the end backwards.
+    """
+
+    loss: float
+    togo: Floats
+    rate: Floats
+    left: Floats
+
+
+def relaxed_plan(
+    law: KernelLaw,
+    theta: Floats,
+    *,
+    steps: float,
+    cap: float,
+    first: float,
+    floor: float = 0.0,
+    clock: float = 0.0,
+    residue: Callable[[float], float] | None = None,
+) -> Relaxed:
+    """Solve the relaxed problem.
+
+    Parameters
+    ----------
+    law : KernelLaw
+        Whose noise fades with the clock.
+    theta : numpy.ndarray
+    steps : float
+        Free steps, over the span.
+    cap, floor : float
+        Bounds of the rate, over the reference rate.
+    first : float
+        As in `Scale`.
+    clock : float
+        Clock before the free steps.
+    residue : callable, optional
+        Noise that is left, after a further clock, of what was done before the free steps.
+
+    Returns
+    -------
+    Relaxed
+    """
+    g, p = float(theta[6]), float(theta[7])
+    speed, b = math.exp(theta[4]), math.exp(theta[3])
+
+    def path(tau: float) -> tuple[float, Floats, Floats, Floats]:
+        v = np.linspace(0.0, math.log1p(speed * tau), POINTS)
+        togo = np.expm1(v) / speed
+        stretch = np.exp(v) / speed
+        kernel = np.maximum(-speed * law.tail(speed * togo, theta[5])[1], 1e-300)
+        level = _multiplier(kernel, stretch, v, g, p, cap, floor, steps)
+        rate = _rate(level, kernel, g, p, cap, floor)
+        noise = b * float(simpson(kernel * rate**p * stretch, x=v))
+        spent = rate**-g * stretch
+        left = np.append(0.0, np.cumsum(0.5 * (spent[1:] + spent[:-1]) * np.diff(v)))
+        return noise, togo, rate, left
+
+    def loss(tau: float) -> float:
+        time = np.maximum(clock + tau + first * theta[8], 1e-3 * first)
+        bias = float(law.bias_at(theta, np.array([time]))[0])
+        before = 0.0 if residue is None else residue(tau)
+        return float(theta[0]) + math.exp(theta[1]) * bias + before + path(tau)[0]
+
+    longest = steps * cap**g
+    # The last clocks below the longest matter where the rate is at its cap nearly all the time.
+    w = np.linspace(-12.0, 16.0, ROWS)
+    grid = longest / (1.0 + np.exp(-w))
+    i = int(np.argmin([loss(float(tau)) for tau in grid]))
+    low, high = w[max(i - 1, 0)], w[min(i + 1, ROWS - 1)]
+    found = minimize_scalar(
+        lambda z: loss(longest / (1.0 + math.exp(-z))),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    tau = longest / (1.0 + math.exp(-float(found.x)))
+    _, togo, rate, left = path(tau)
+    return Relaxed(min(float(found.fun), loss(tau)), togo, rate, left)
+
+
+def _rate(level: float, kernel: Floats, g: float, p: float, cap: float, floor: float) -> Floats:
+    """Minimiser of the Lagrangian at a logarithm of its multiplier."""
+    free = np.exp(np.clip((level + math.log(g / p) - np.log(kernel)) / (p + g), -200.0, 200.0))
+    return np.clip(free, floor, cap)
+
+
+def _multiplier(
+    kernel: Floats, stretch: Floats, v: Floats, g: float, p: float, cap: float, floor: float,
+    steps: float,
+) -> float:  # fmt: skip
+    """Logarithm of the multiplier whose path takes as many steps as there are."""
+    low, high = -300.0, 300.0
+    for _ in range(80):
+        level = 0.5 * (low + high)
+        spent = float(simpson(_rate(level, kernel, g, p, cap, floor) ** -g * stretch, x=v))
+        low, high = (low, level) if spent < steps else (level, high)
+    return 0.5 * (low + high)
