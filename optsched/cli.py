@@ -12,6 +12,7 @@ from optsched.commands.dashboard import dashboard
 from optsched.commands.export import export
 from optsched.commands.fit import fit
 from optsched.commands.phases import phase_diagram
+from optsched.commands.plan import plan
 from optsched.commands.predict import predict
 from optsched.commands.reproduce import reproduce
 from optsched.commands.rules import rules
@@ -40,6 +41,7 @@ for command in (
     rules,
     fit,
     predict,
+    plan,
     export,
     dashboard,
 ):

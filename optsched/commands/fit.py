@@ -53,7 +53,8 @@ def fit(
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     from optsched.pilot.fitting import fit as run_fit
-    from optsched.pilot.heldout import choose, held_out as judge
+    from optsched.pilot.heldout import choose
+    from optsched.pilot.heldout import held_out as judge
     from optsched.pilot.law import LAWS
     from optsched.pilot.lawfile import save_fit, summary
     from optsched.pilot.logs import read_runs
@@ -87,7 +88,7 @@ def _report(found: Fit, table: list[Any]) -> None:
         for name, (value, error) in found.parameters.items()
     ]
     notes = [
-        f"misfit {found.misfit:.2g} nats (rms), noise between seeds {found.seed_noise:.1e} relative",
+        f"misfit {found.misfit:.2g} nats (rms); noise between seeds {found.seed_noise:.1e}, relative",
         f"rates over {found.scale.rate:.6g}, steps over {found.scale.span:,.0f}",
     ]
     if found.exponents:

@@ -25,11 +25,12 @@ LOG_OPTIONS = (
         "--columns", help="Columns of the file, as step=NAME,lr=NAME,loss=NAME; found if not given."
     ),
     click.option(
-        "--unit", default="steps", show_default=True, help="What steps count: steps, samples, tokens."
+        "--unit",
+        default="steps",
+        show_default=True,
+        help="What a step counts: steps, samples, tokens.",
     ),
-    click.option(
-        "--per-step", type=Number("a number > 0"), help="Samples or tokens of an update."
-    ),
+    click.option("--per-step", type=Number("a number > 0"), help="Samples or tokens of an update."),
     click.option(
         "--loss", default="loss", show_default=True, help="loss, train, eval, or a column's name."
     ),

@@ -86,9 +86,17 @@ def predict(
     curves = {name: run(found, one, steps, level=level) for name, (one, steps) in given.items()}
     if output is not None:
         (curve,) = curves.values()
-        columns = (curve.steps, curve.rate, curve.loss, curve.lower, curve.upper)
-        names = ("step", "lr", "loss", "lo", "hi")
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*map(list, columns), strict=True)]
+        table_columns = {
+            "step": curve.steps.tolist(),
+            "lr": curve.rate.tolist(),
+            "loss": curve.loss.tolist(),
+            "lo": curve.lower.tolist(),
+            "hi": curve.upper.tolist(),
+        }
+        rows: list[dict[str, Any]] = [
+            dict(zip(table_columns, row, strict=True))
+            for row in zip(*table_columns.values(), strict=True)
+        ]
         write_table(output, rows, overwrite=force)
     if plot is not None:
         from optsched.commands.common import save_figure

@@ -12,6 +12,8 @@ from optsched.errors import InvalidProblem
 
 __all__ = ["json_option", "required", "show"]
 
+WIDTH = 200  # cells are not cut where the output is no terminal
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -52,7 +54,7 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)
     if title:
         console.print(title)
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(columns))

@@ -25,6 +25,7 @@ from optsched.pilot.law import KernelLaw
 from optsched.pilot.pieces import cut
 from optsched.pilot.prediction import other_peak, predict
 from optsched.pilot.relaxed import Relaxed, relaxed_plan
+from optsched.pilot.rivals import joined
 from optsched.schedules.checks import is_number, whole
 from optsched.schedules.schedule import MAX_HORIZON, Schedule
 
@@ -62,6 +63,8 @@ class Plan:
     replay_gap : float
         Loss of the replay minus that of the solver, in nats.
     robust : str
+    cap : float
+        Upper bound of the rates.
     warnings : tuple of str
     """
 
@@ -74,6 +77,7 @@ class Plan:
     residual: float
     replay_gap: float
     robust: str
+    cap: float
     warnings: tuple[str, ...]
 
     @property
@@ -202,9 +206,11 @@ class _Objective:
             """From log rates of pieces to log rates of free knots."""
             slope = pieces / rate / self.task.found.scale.rate
             count = len(self.mesh.steps)
-            at_knots = np.bincount(self.left, slope * (1.0 - self.share), count)
-            at_knots += np.bincount(self.right, slope * self.share, count)
-            total = np.bincount(self.mesh.source, at_knots * self.mesh.scale, self.mesh.controls)
+            at_knots = np.zeros(count)
+            np.add.at(at_knots, self.left, slope * (1.0 - self.share))
+            np.add.at(at_knots, self.right, slope * self.share)
+            total = np.zeros(self.mesh.controls)
+            np.add.at(total, self.mesh.source, at_knots * self.mesh.scale)
             return total * own
 
         gradient = pull(weights @ (drift + noise))
@@ -405,6 +411,7 @@ def plan(
         residual=result.residual,
         replay_gap=float(told.loss[0]) - mine,
         robust=robust,
+        cap=task.cap,
         warnings=(*warnings, *(w for w in told.warnings if w not in warnings)),
     )
     if throw and not _settled(result, out):
@@ -424,14 +431,7 @@ def _schedule(
     task: _Task, mesh: StepMesh, x: Floats, history: Schedule | None, momentum: float | None
 ) -> Schedule:
     """The whole run: history, then the planned steps."""
-    steps, eta = mesh.steps + task.start, mesh.knots(np.exp(x))
-    if history is not None:
-        before = np.unique(np.append(history.steps[history.steps < task.start], task.start - 1))
-        eta = np.concatenate([history(before), eta])
-        steps = np.concatenate([before, steps])
-    controls: dict[str, Any] = {"eta": eta}
-    if momentum is not None:
-        controls["beta"] = momentum
+    rest = Schedule.from_knots(mesh.steps, eta=mesh.knots(np.exp(x)), horizon=task.steps)
     source = {
         "plan": {
             "law": task.found.law.name,
@@ -439,4 +439,4 @@ def _schedule(
             "from_step": task.start,
         }
     }
-    return Schedule.from_knots(steps, controls, horizon=task.horizon, metadata=source)
+    return joined(history, task.start, rest).replace(beta=momentum, metadata=source)

@@ -7,7 +7,7 @@ are shared and mostly cancel; the noise between seeds is counted twice, for two 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np

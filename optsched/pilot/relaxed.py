@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def relaxed_plan(
     grid = longest / (1.0 + np.exp(-w))
     i = int(np.argmin([loss(float(tau)) for tau in grid]))
     low, high = w[max(i - 1, 0)], w[min(i + 1, ROWS - 1)]
-    found = minimize_scalar(
+    found: Any = minimize_scalar(
         lambda z: loss(longest / (1.0 + math.exp(-z))),
         bounds=(low, high),
         method="bounded",

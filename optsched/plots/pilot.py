@@ -138,7 +138,12 @@ def plot_predictions(ax: Axes, curves: Mapping[str, Prediction]) -> Axes:
         style = _style(i)
         ax.plot(curve.steps, curve.loss, linewidth=1.4, label=name, **style)  # type: ignore[arg-type]
         ax.fill_between(
-            curve.steps, curve.lower, curve.upper, color=str(style["color"]), alpha=0.12, linewidth=0
+            curve.steps,
+            curve.lower,
+            curve.upper,
+            color=str(style["color"]),
+            alpha=0.12,
+            linewidth=0,
         )
     _zoom(ax, [curve.loss for curve in curves.values()])
     level = next(iter(curves.values())).level

@@ -1,0 +1,186 @@
+"""``optsched plan``."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optsched.commands.options import Number
+from optsched.commands.pilot_common import comparison_rows, show_comparison, warn
+from optsched.errors import InvalidProblem
+
+if TYPE_CHECKING:
+    from optsched.pilot.planning import Plan
+
+__all__ = ["plan"]
+
+
+@click.command()
+@click.option("--law", help="Law file that optsched fit wrote. Required.")
+@click.option(
+    "--horizon", type=Number("a whole number of steps"), help="Steps of the whole run. Required."
+)
+@click.option(
+    "--peak", default="auto", show_default=True, help="Peak rate; auto: that of the pilot runs."
+)
+@click.option(
+    "--warmup",
+    type=Number("a whole number of steps >= 0"),
+    default=0,
+    show_default=True,
+    help="Steps of a linear warm-up.",
+)
+@click.option(
+    "--floor", type=Number("a number >= 0"), default=0.0, show_default=True, help="Least rate."
+)
+@click.option("--momentum", type=Number("a number in [0, 1)"), help="Held, written to the file.")
+@click.option(
+    "--robust",
+    default="none",
+    show_default=True,
+    help="Minimise for the fit (none), on average over its ensemble (mean), or the worst regret"
+    " (worst).",
+)
+@click.option(
+    "--from-step",
+    type=Number("a whole number of steps"),
+    default=0,
+    help="Continue a run from here.",
+)
+@click.option("--history", type=click.Path(), help="Log or schedule of the run so far.")
+@click.option(
+    "--history-warmup",
+    type=Number("a whole number of steps >= 0"),
+    help="Steps of the ramp before the first row of the history.",
+)
+@click.option("--families", help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]")
+@click.option(
+    "--level",
+    type=Number("a number between 0 and 1"),
+    default=0.8,
+    show_default=True,
+    help="Probability of the intervals.",
+)
+@click.option("--extrapolate", is_flag=True, help="Allow a peak that no pilot run had.")
+@click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
+@click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def plan(
+    law: str | None,
+    horizon: float | None,
+    peak: str,
+    families: str | None,
+    history: str | None,
+    history_warmup: float | None,
+    output: str | None,
+    plot: str | None,
+    as_json: bool,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Plan a run: the schedule that minimises the predicted final loss, beside what people use."""
+    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
+
+    if law is None:
+        raise InvalidProblem("law", None, "the file of a law; give --law")
+    if horizon is None:
+        raise InvalidProblem("horizon", None, "a whole number of steps; give --horizon")
+    if output is not None:
+        check_writable(output, force, suffixes=SUFFIXES)
+    if plot is not None:
+        check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    from optsched.pilot.lawfile import load_fit
+    from optsched.pilot.planning import plan as run
+    from optsched.pilot.prediction import compare, predict
+    from optsched.pilot.rivals import RIVALS, rivals
+
+    found = load_fit(law)
+    for name in ("warmup", "from_step"):
+        options[name] = _whole(name, options[name])
+    past = _history(history, history_warmup)
+    result = run(
+        found, _whole("horizon", horizon), peak=_peak(peak), history=past, **options
+    )  # fmt: skip
+    start = options["from_step"]
+    others = rivals(
+        found,
+        result.schedule.horizon,
+        peak=result.cap if past is None else past(start),
+        warmup=options["warmup"],
+        start=start,
+        history=past,
+        names=RIVALS if families is None else [name.strip() for name in families.split(",")],
+    )
+    schedules = {"plan": result.schedule, **others}
+    table = compare(found, schedules, level=options["level"])
+    if output is not None:
+        result.schedule.save(output, overwrite=force)
+    if plot is not None:
+        from optsched.commands.common import save_figure
+        from optsched.plots.pilot import plan_figure
+
+        level = options["level"]
+        curves = {name: predict(found, one, level=level) for name, one in schedules.items()}
+        save_figure(plan_figure(schedules, curves), plot, force)
+    if as_json:
+        click.echo(json.dumps(_numbers(result, table)))
+    else:
+        notes = _notes(result)
+        show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
+    warn([*result.warnings, *table.warnings] if past is None else result.warnings)
+
+
+def _whole(field: str, value: float) -> int:
+    if not (math.isfinite(value) and value == int(value)):
+        raise InvalidProblem(field, value, "a whole number of steps")
+    return int(value)
+
+
+def _peak(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidProblem("peak", text, "auto or a number > 0") from None
+
+
+def _history(path: str | None, warmup: float | None) -> Any:
+    from optsched.pilot.logs import read_schedule
+
+    if path is None:
+        return None
+    return read_schedule(path, warmup=None if warmup is None else _whole("history_warmup", warmup))
+
+
+def _numbers(result: Plan, table: Any) -> dict[str, Any]:
+    bound = result.lower_bound
+    return {
+        "loss": result.loss,
+        "lower": result.lower,
+        "upper": result.upper,
+        "level": result.level,
+        "lower_bound": None if math.isnan(bound) else bound,
+        "residual": result.residual,
+        "replay_gap": result.replay_gap,
+        "robust": result.robust,
+        "schedules": comparison_rows(table),
+        "warnings": list(result.warnings),
+    }
+
+
+def _notes(result: Plan) -> list[str]:
+    out = [
+        f"KKT residual {result.residual:.1e}; replay {result.replay_gap:+.1e} nats to the solver"
+    ]
+    if not math.isnan(result.lower_bound):
+        out.insert(
+            0,
+            f"no schedule is below {result.lower_bound:.5f} under this law:"
+            f" within {result.gap:.1e} nats of optimal",
+        )
+    return out
