@@ -121,7 +121,8 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--judge", "convex"], "horizon"),
         (["--judge", "convex", "--horizon", "1.5"], "horizon"),
         (["--judge", "convex", "--horizon", "10", "--a", "2"], "a"),
-        (["--judge", "convex", "--horizon", "10", "--control", "beta"], "controls"),
+        (["--judge", "convex", "--horizon", "10", "--control", "beta"], "control"),
+        (["--judge", "convex", "--horizon", "10", "--batch-size", "2"], "batch_size"),
         (["--judge", "convex", "--horizon", "10", "--families", "x"], "families"),
     ],
 )
@@ -184,8 +185,13 @@ def test_cooldown_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["extend", "--from-steps", "100", "--to-steps", "50"], "to_steps"),
         (["extend", "--from-steps", "100", "--to-steps", "x"], "to_steps"),
         (["extend", "--from-steps", "100", "--to-steps", "200", "--cooldown", "-1"], "cooldown"),
-        (["cooldown", "--horizon", "9", "--from-cooldown", "2", "--to-cooldown", "1"], "cooldown"),
+        (
+            ["cooldown", "--horizon", "9", "--from-cooldown", "2", "--to-cooldown", "1"],
+            "from_cooldown",
+        ),
         (["convex", "missing.csv"], "missing.csv"),
+        (["convex", "missing.csv", "--norm", "0"], "norm"),
+        (["convex", "missing.csv", "--distance", "-1"], "distance"),
     ],
 )
 def test_bad_rules(capsys: pytest.CaptureFixture[str], argv: list[str], field: str) -> None:

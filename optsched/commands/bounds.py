@@ -20,11 +20,13 @@ NUMBERS = ("bound", "regret", "scaled_peak", "scaled_bound", "evaluations")
 
 def horizon_alone(context: click.Context) -> float:
     """The horizon, if no other option of a problem is given."""
-    for name, value in context.params.items():
+    for option in context.command.params:
+        name = str(option.name)
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if given and name not in OTHERS:
-            allowed = "not with --judge convex, whose bound knows the horizon alone"
-            raise InvalidProblem(name, value, allowed)
+            allowed = "none with --judge convex, whose bound knows the horizon alone"
+            field = option.opts[0].lstrip("-").replace("-", "_")
+            raise InvalidProblem(field, context.params[name], allowed)
     if context.params["horizon"] is None:
         raise InvalidProblem("horizon", None, "a whole number of steps; give --horizon")
     return context.params["horizon"]

@@ -33,8 +33,10 @@ def convex(
 ) -> None:
     """Bound of the schedule in FILE, and the best factor on its rates."""
     from optsched.schedules.files import PLOT_SUFFIXES, check_writable, load
+    from optsched.theory.checks import positive
     from optsched.theory.convex import convex_bound, least_bound
 
+    distance, norm = positive("distance", distance), positive("norm", norm)
     if plot:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     schedule = load(file)
@@ -130,9 +132,12 @@ def cooldown(
     as_json: bool,
 ) -> None:
     """Carry a tuned rate to a longer or shorter linear cooldown."""
+    from optsched.schedules.family_pieces import number
     from optsched.theory.horizons import cooldown_scale
 
     required(horizon=horizon, from_cooldown=from_cooldown, to_cooldown=to_cooldown)
+    number("from_cooldown", from_cooldown, 0.0, 1.0)
+    number("to_cooldown", to_cooldown, 0.0, 1.0)
     before = cooldown_scale(horizon, from_cooldown)  # type: ignore[arg-type]
     after = cooldown_scale(horizon, to_cooldown)  # type: ignore[arg-type]
     numbers = {

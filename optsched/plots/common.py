@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-__all__ = ["BIAS", "DASHED", "DOTTED", "OPTIMUM", "OTHERS", "VARIANCE", "log_axes"]
+__all__ = ["BIAS", "CURVES", "DASHED", "DOTTED", "OPTIMUM", "OTHERS", "VARIANCE", "log_axes"]
 
 OPTIMUM, BIAS, VARIANCE = "#000000", "#0072B2", "#D55E00"
 DASHED, DOTTED = (0, (5, 2)), (0, (1, 1))
 OTHERS = (("#009E73", DASHED), ("#CC79A7", (0, (3, 1, 1, 1))), ("#56B4E9", DOTTED))
+# Up to four curves of one kind.
+CURVES = (
+    (BIAS, "solid"),
+    (VARIANCE, DASHED),
+    ("#009E73", (0, (3, 1, 1, 1))),
+    ("#CC79A7", DOTTED),
+)
 
 
 def log_axes(ax: Axes, x: str, y: str) -> Axes:

@@ -8,20 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optsched.plots.common import DASHED, OPTIMUM
+from optsched.plots.common import CURVES, OPTIMUM
 from optsched.schedules.families import linear
 from optsched.schedules.schedule import Schedule
 from optsched.theory.convex import bound_along, convex_bound, least_bound
 from optsched.theory.horizons import cooldown_scale
 
 __all__ = ["plot_along", "plot_cooldowns", "plot_run_figure"]
-
-STYLES = (
-    ("#0072B2", "solid"),
-    ("#D55E00", DASHED),
-    ("#009E73", (0, (3, 1, 1, 1))),
-    ("#CC79A7", (0, (1, 1))),
-)
 
 
 def plot_along(
@@ -48,7 +41,7 @@ def plot_along(
     -------
     matplotlib.axes.Axes
     """
-    for (label, schedule), (colour, style) in zip(schedules, STYLES, strict=False):
+    for (label, schedule), (colour, style) in zip(schedules, CURVES, strict=False):
         steps, bounds = bound_along(schedule, distance=distance, norms=norm, points=points)
         ax.plot(steps, bounds, color=colour, linestyle=style, linewidth=1.6, label=label)
     horizon = schedules[0][1].horizon

@@ -8,18 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optsched.plots.common import DASHED
+from optsched.plots.common import CURVES
 from optsched.theory.diffusion import NoiseSchedule
 from optsched.theory.diffusion_capacity import capacity
 
 __all__ = ["plot_capacity", "plot_log_snr", "plot_noise_figure"]
-
-STYLES = (
-    ("#0072B2", "solid"),
-    ("#D55E00", DASHED),
-    ("#009E73", (0, (3, 1, 1, 1))),
-    ("#CC79A7", (0, (1, 1))),
-)
 
 
 def plot_log_snr(ax: Axes, schedules: Sequence[tuple[str, NoiseSchedule]]) -> Axes:
@@ -35,7 +28,7 @@ def plot_log_snr(ax: Axes, schedules: Sequence[tuple[str, NoiseSchedule]]) -> Ax
     -------
     matplotlib.axes.Axes
     """
-    for (label, schedule), (colour, style) in zip(schedules, STYLES, strict=False):
+    for (label, schedule), (colour, style) in zip(schedules, CURVES, strict=False):
         done = (np.arange(len(schedule)) + 1.0) / len(schedule)
         marker = "o" if len(schedule) <= 40 else None
         ax.plot(
@@ -72,7 +65,7 @@ def plot_capacity(
     -------
     matplotlib.axes.Axes
     """
-    for (label, schedule), (colour, style) in zip(schedules, STYLES, strict=False):
+    for (label, schedule), (colour, style) in zip(schedules, CURVES, strict=False):
         found = capacity(schedule, loss)
         ax.plot(found.log_snr, found.density, color=colour, linestyle=style, label=label)
     # Training goes from little noise at the right to much at the left; time runs to the right.

@@ -4,12 +4,9 @@ A level mixes a data point x with Gaussian noise, :math:`z = \alpha x + \sigma \
 matters of it is the signal-to-noise ratio :math:`\mathrm{SNR} = \alpha^2/\sigma^2`; a schedule
 keeps its logarithm :math:`\lambda`, from which everything follows without cancellation:
 
-====================== ============================================= ============================
-form                   :math:`\alpha,\ \sigma`
-====================== ============================================= ============================
-variance preserving    :math:`\sqrt{s(\lambda)},\ \sqrt{s(-\lambda)}` :math:`\alpha^2+\sigma^2 = 1`
-variance exploding     :math:`1,\ e^{-\lambda/2}`                     :math:`\alpha = 1`
-====================== ============================================= ============================
+* variance preserving, :math:`\alpha^2 + \sigma^2 = 1`: :math:`\alpha = \sqrt{s(\lambda)}`,
+  :math:`\sigma = \sqrt{s(-\lambda)}`;
+* variance exploding, :math:`\alpha = 1`: :math:`\sigma = e^{-\lambda/2}`;
 
 with the logistic function :math:`s`. The variance-preserving :math:`\alpha^2` is known as
 :math:`\bar\alpha`. Going from one form to the other only scales z, by the variance-preserving
