@@ -88,7 +88,8 @@ def _report(found: Fit, table: list[Any]) -> None:
         for name, (value, error) in found.parameters.items()
     ]
     notes = [
-        f"misfit {found.misfit:.2g} nats (rms); noise between seeds {found.seed_noise:.1e}, relative",
+        f"misfit {found.misfit:.2g} nats (rms)",
+        f"noise between seeds {found.seed_noise:.1e}, relative",
         f"rates over {found.scale.rate:.6g}, steps over {found.scale.span:,.0f}",
     ]
     if found.exponents:

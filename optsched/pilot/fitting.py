@@ -2,9 +2,9 @@ r"""Fit a law to the logs of a few runs, with its uncertainty.
 
 The objective is the Huber loss of the residuals of :math:`\ln L` plus the priors of the law.
 Residuals of a law are smooth in time, since what is left is what the law cannot say, so that the
-rows of a log are far from independent: a prior weighs as much as 60 rows. Uncertainty is an ensemble of
-refits: runs weighted at random (Bayesian bootstrap), shifted by the noise between seeds, with
-prior means drawn from the priors.
+rows of a log are far from independent: a prior weighs as much as 60 rows. Uncertainty is an
+ensemble of refits: runs weighted at random (Bayesian bootstrap), shifted by the noise between
+seeds, with prior means drawn from the priors.
 """
 
 from __future__ import annotations

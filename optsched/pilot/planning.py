@@ -40,6 +40,7 @@ EVERY_STEP = 4000  # horizons up to which every step is a piece of its own
 PARTS = 12  # pieces between two knots
 TOL = 1e-5
 LEAST = 1e-9  # of the cap: 0 for all that a law can see
+ROBUST_MEMBERS = 15
 SOFT = 0.02  # of the excess loss: width of the soft maximum over the members
 
 
@@ -320,7 +321,7 @@ def _objective(task: _Task, robust: str) -> tuple[_Objective, Floats, float]:
         floors = np.array([found.theta[level]])
         bound = math.nan if path is None else path.loss
         return _Objective(task, mesh, [found.theta], floors), start, bound
-    thetas = [found.theta, *found.members]
+    thetas = [found.theta, *found.members[:ROBUST_MEMBERS]]
     if robust == "mean":
         floors = np.array([theta[level] for theta in thetas])
         return _Objective(task, mesh, thetas, floors), start, math.nan
@@ -398,7 +399,8 @@ def plan(
     low = np.full(len(start), math.log(max(task.floor, LEAST * task.cap)))
     high = np.full(len(start), math.log(task.cap))
     result = projected_descent(objective, start, low, high, tol=TOL, max_iterations=500, memory=40)
-    schedule = _schedule(task, objective.mesh, result.x, history, momentum)
+    eta = np.minimum(objective.mesh.knots(np.exp(result.x)), task.cap)
+    schedule = _schedule(task, objective.mesh, eta, history, momentum)
     told = predict(found, schedule, [task.horizon], level=level)
     mine = float(objective.losses(result.x)[0][0])
     out = Plan(
@@ -428,10 +430,10 @@ def _settled(result: Descent, out: Plan) -> bool:
 
 
 def _schedule(
-    task: _Task, mesh: StepMesh, x: Floats, history: Schedule | None, momentum: float | None
+    task: _Task, mesh: StepMesh, eta: Floats, history: Schedule | None, momentum: float | None
 ) -> Schedule:
     """The whole run: history, then the planned steps."""
-    rest = Schedule.from_knots(mesh.steps, eta=mesh.knots(np.exp(x)), horizon=task.steps)
+    rest = Schedule.from_knots(mesh.steps, eta=eta, horizon=task.steps)
     source = {
         "plan": {
             "law": task.found.law.name,

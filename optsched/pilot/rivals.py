@@ -122,6 +122,6 @@ def _tuned(
             "maxfev": SIMPLEX * len(free),
             "xatol": 1e-3,
             "fatol": 1e-6,
-        },  # fmt: skip
+        },
     )
     return np.asarray(result.x) if result.fun < loss(best) else best
