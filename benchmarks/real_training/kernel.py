@@ -12,6 +12,7 @@ cores. The same command goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from optsched.studies.executors import default_workers
 from optsched.studies.sweep import Row, sweep
 from optsched.studies.tables import write_table
 from optsched.studies.tuning import tune
+from optsched.theory.measured import measure_features
 
 __all__ = ["kernel_cell", "main", "table", "tuned_on_real"]
 
@@ -41,6 +43,7 @@ TUNED = ("constant", "linear", "cosine")
 FACTORS = 2.0 ** (np.arange(-4, 5) / 2.0)
 TUNING_SEED, TABLE_SEED = 1, 2
 OPTIMAL = "optimal"
+POWER_LAW = "optimal for (a, b)"
 
 
 def kernel_cell(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def kernel_cell(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     )
     solution = solve(problem)
     schedules = {(OPTIMAL, "model"): solution.schedule}
+    schedules[POWER_LAW, "model"] = power_law_schedule(kernel, problem)
     for name in TUNED:
         member = tune(problem, name, free=())
         schedules[name, "model"] = member.schedule
@@ -75,6 +79,27 @@ def kernel_cell(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         for ((name, by), schedule), values in zip(schedules.items(), losses, strict=True)
     ]
     return {"schedules": found, "certified_gap": solution.certificate.certified_gap}
+
+
+def power_law_schedule(kernel: Kernel, problem: Problem) -> Schedule:
+    """The optimum of the power law whose exponents and scales were measured on the kernel.
+
+    With eigenvalues B k^-b and masses A k^-a the rate is that of k^-b over B, at a noise over the
+    square root of A.
+    """
+    found = measure_features(kernel.features, kernel.labels)
+    unit, mass = found.eigenvalue_scale, found.target_scale
+    scaled = Problem(
+        found.a,
+        found.b,
+        problem.horizon,
+        features=len(kernel.eigenvalues),
+        batch_size=problem.batch_size,
+        noise=kernel.noise / math.sqrt(mass),
+        eta_max=problem.eta_cap * unit,
+    )
+    schedule = solve(scaled).schedule
+    return schedule.replace(controls={"eta": schedule.controls["eta"] / unit})
 
 
 def tuned_on_real(
@@ -127,7 +152,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     optimal = row["schedule"] == OPTIMAL
     expected = row["predicted_above_optimal"]
     above = with_error(100 * row["above_optimal"], 100 * row["above_optimal_stderr"], 1)
-    tuned = "" if optimal else f", tuned by the {row['tuned_by']}"
+    tuned = ", tuned by the model" if row["schedule"] in TUNED else ""
     if row["tuned_by"] == "real":
         tuned = ", tuned on real runs"
     return {
@@ -150,7 +175,12 @@ def _main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--width", type=int, default=256, help="random features")
     parser.add_argument("--batch", type=int, default=8, help="samples of an update")
     parser.add_argument("--runs", type=int, default=64, help="real runs of every schedule")
-    parser.add_argument("--eta-max", type=float, default=1.0, help="largest rate of the model")
+    parser.add_argument(
+        "--eta-max",
+        type=float,
+        default=10.0,
+        help="largest rate of the model, if below its limit of stability",
+    )
     args = parser.parse_args(argv)
     kernel = digits_kernel(args.width)  # fails now if it has to
     settings = {name: getattr(args, name) for name in ("width", "batch", "runs", "eta_max")}
@@ -166,13 +196,16 @@ def _main(argv: Sequence[str] | None) -> None:
             retry_failed=True,
             progress=progress,
         )
+    measured = measure_features(kernel.features, kernel.labels)
     for row in done.failed:
         raise BadFile(f"horizon {row.cell['horizon']}: {row.error}")
     rows = table(done.rows)
     write_table(args.output / "kernel.csv", rows, overwrite=True)
     print(
         f"{len(kernel.labels)} digits, {len(kernel.eigenvalues)} features; noise of the labels "
-        f"{kernel.noise:.4f}, excess loss at the start {kernel.start:.4f}\n"
+        f"{kernel.noise:.4f}, excess loss at the start {kernel.start:.4f}; measured "
+        f"a = {measured.a:.2f} +- {measured.a_stderr:.2f}, "
+        f"b = {measured.b:.2f} +- {measured.b_stderr:.2f}\n"
     )
     print(markdown([_shown(row) for row in rows]))
 

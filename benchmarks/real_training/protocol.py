@@ -20,7 +20,16 @@ from optsched.studies.executors import default_workers
 from optsched.studies.sweep import Progress, Row, sweep
 from optsched.studies.tables import write_table
 
-__all__ = ["Protocol", "Results", "best", "final_losses", "run_stage", "write_logs"]
+__all__ = [
+    "Cell",
+    "Protocol",
+    "Results",
+    "best",
+    "final_losses",
+    "make_cell",
+    "run_stage",
+    "write_logs",
+]
 
 Cell = dict[str, Any]
 Results = tuple[Row, ...]
@@ -51,11 +60,11 @@ class Protocol:
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    short: int = 750
+    short: int = 800
     factor: int = 4
-    warmup: int = 75
+    warmup: int = 100
     seeds: int = 3
-    peaks: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
+    peaks: tuple[float, ...] = (4e-3, 8e-3, 16e-3, 32e-3)
     finals: tuple[float, ...] = (0.0, 0.03, 0.1)
     cooldowns: tuple[float, ...] = (0.2, 0.4, 0.7)
     drop: tuple[float, float] = (0.6, 0.2)
@@ -103,7 +112,7 @@ class Protocol:
 
     def peak_cells(self) -> list[Cell]:
         """One run a peak."""
-        return [_cell(f"{peak:g}", self.linear(self.short, peak), 0) for peak in self.peaks]
+        return [make_cell(f"{peak:g}", self.linear(self.short, peak), 0) for peak in self.peaks]
 
     def pilots(self, peak: float) -> dict[str, Schedule]:
         """Schedules of the pilots by name; their logs are what the law is fitted to."""
@@ -135,13 +144,14 @@ class Protocol:
     def cells(self, schedules: Mapping[str, Schedule]) -> list[Cell]:
         """Every schedule with every seed; the schedules of one seed one after another."""
         return [
-            _cell(name, schedule, seed)
+            make_cell(name, schedule, seed)
             for seed in range(self.seeds)
             for name, schedule in schedules.items()
         ]
 
 
-def _cell(name: str, schedule: Schedule, seed: int) -> Cell:
+def make_cell(name: str, schedule: Schedule, seed: int) -> Cell:
+    """A run as the cell of a sweep."""
     knots = schedule.steps.tolist(), schedule.controls["eta"].tolist()
     return {
         "name": name,
@@ -158,10 +168,11 @@ def run_stage(
     recipe: Recipe,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    task: Callable[..., dict[str, Any]] = run_cell,
 ) -> Results:
     """Train the runs of a stage that its folder does not have yet."""
     return sweep(
-        run_cell,
+        task,
         cells,
         kind="real training",
         settings=recipe.settings(),
@@ -192,8 +203,8 @@ def best(losses: Mapping[str, list[float]], start: str = "") -> str:
 def write_logs(folder: Path, rows: Results, warmup: int) -> list[Path]:
     """Logs of runs as csv ``step,lr,loss`` from the end of the warm-up on, a file a run.
 
-    A row's rate is that of the next update, as the readers of optsched take it; of the last row
-    that of the last update.
+    A row's rate is that of the next update, as the readers of optsched take it; after the last
+    one, that of the line through the last two.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -202,9 +213,11 @@ def write_logs(folder: Path, rows: Results, warmup: int) -> list[Path]:
             continue
         cell = row.cell
         path = folder / f"{cell['name']}_seed{cell['seed']}.csv"
+        rates = np.interp(np.arange(cell["horizon"]), cell["steps"], cell["eta"])
+        rates = np.append(rates, max(0.0, 2.0 * rates[-1] - rates[-2]))
         table = [
-            {"step": int(step), "lr": float(np.interp(step, cell["steps"], cell["eta"])), "loss": y}
-            for step, y in zip(row.result["step"], row.result["loss"], strict=True)
+            {"step": int(step), "lr": float(rates[step]), "loss": loss}
+            for step, loss in zip(row.result["step"], row.result["loss"], strict=True)
             if step >= warmup
         ]
         write_table(path, table, overwrite=True)

@@ -7,7 +7,7 @@ horizons, as the rates are its argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -21,7 +21,7 @@ from benchmarks.real_training.text import standard_library
 from benchmarks.real_training.transformer import Parameters, Shape, decayed, initialise, loss
 from optsched import InvalidProblem, MissingExtra
 
-__all__ = ["Recipe", "optimiser", "run_cell", "sample", "train"]
+__all__ = ["Recipe", "evaluate", "optimiser", "run_cell", "sample", "train"]
 
 EVALUATION_BATCH = 64
 
@@ -43,8 +43,8 @@ class Recipe:
         Validation blocks of an evaluation, a multiple of 64: the same ones every time.
     """
 
-    shape: Shape = field(default_factory=lambda: Shape(width=48))
-    batch: int = 8
+    shape: Shape = field(default_factory=Shape)
+    batch: int = 32
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1
@@ -118,9 +118,18 @@ def _advance(
 
     steps = first + jnp.arange(len(rates))
     (parameters, state), values = jax.lax.scan(update, (parameters, state), (steps, rates))
+    return parameters, state, values.mean(), _validation(parameters, held_out, recipe)
+
+
+@partial(jax.jit, static_argnames="recipe")
+def _validation(parameters: Parameters, held_out: jax.Array, recipe: Recipe) -> jax.Array:
     parts = held_out.reshape(-1, EVALUATION_BATCH, held_out.shape[1])
-    validation = jax.lax.map(lambda blocks: loss(parameters, blocks, recipe.shape), parts)
-    return parameters, state, values.mean(), validation.mean()
+    return jax.lax.map(lambda blocks: loss(parameters, blocks, recipe.shape), parts).mean()
+
+
+def evaluate(parameters: Parameters, recipe: Recipe) -> float:
+    """Validation loss, on the blocks that runs are evaluated on."""
+    return float(_validation(parameters, _data(recipe)[1], recipe))
 
 
 @cache
@@ -131,7 +140,10 @@ def _data(recipe: Recipe) -> tuple[jax.Array, jax.Array]:
 
 
 def train(
-    rates: NDArray[np.float64], seed: int, recipe: Recipe
+    rates: NDArray[np.float64],
+    seed: int,
+    recipe: Recipe,
+    visit: Callable[[int, Parameters, Any], None] | None = None,
 ) -> tuple[dict[str, list[float]], Parameters]:
     """Train for ``len(rates)`` steps.
 
@@ -141,6 +153,9 @@ def train(
         Learning rate of every update; T a multiple of ``recipe.every``.
     seed : int
     recipe : Recipe
+    visit : callable, optional
+        Called with the number of updates done, the parameters and the state of the optimiser,
+        before the first update and at every evaluation; what it keeps it must copy.
 
     Returns
     -------
@@ -164,6 +179,8 @@ def train(
     parameters = initialise(first_key, recipe.shape)
     state = optimiser(recipe, 0.0).init(parameters)
     log: dict[str, list[float]] = {"step": [], "train": [], "loss": []}
+    if visit is not None:
+        visit(0, parameters, state)
     for first in range(0, len(rates), recipe.every):
         part = jnp.asarray(rates[first : first + recipe.every], jnp.float32)
         parameters, state, mean, value = _advance(
@@ -174,6 +191,8 @@ def train(
             raise FloatingPointError(f"loss not finite at step {row[0]}, peak {rates.max():g}")
         for column, entry in zip(log.values(), row, strict=True):
             column.append(entry)
+        if visit is not None:
+            visit(row[0], parameters, state)
     return log, parameters
 
 

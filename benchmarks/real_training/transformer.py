@@ -17,7 +17,16 @@ import jax.numpy as jnp
 from benchmarks.real_training.text import VOCABULARY
 from optsched import InvalidProblem
 
-__all__ = ["Shape", "decayed", "initialise", "logits", "loss", "parameter_count"]
+__all__ = [
+    "Shape",
+    "decayed",
+    "initialise",
+    "logits",
+    "loss",
+    "matrix_count",
+    "parameter_count",
+    "shapes",
+]
 
 Parameters = dict[str, Any]
 EPSILON = 1e-6  # of RMSNorm
@@ -38,7 +47,7 @@ class Shape:
         Width of the MLP over ``width``.
     """
 
-    width: int = 64
+    width: int = 32
     layers: int = 2
     heads: int = 4
     context: int = 64
@@ -77,6 +86,17 @@ def initialise(key: jax.Array, shape: Shape) -> Parameters:
         },
         "norm": jnp.ones(d, jnp.float32),
     }
+
+
+def matrix_count(shape: Shape) -> int:
+    """Parameters that a character is multiplied with: the blocks' matrices and the output table."""
+    d = shape.width
+    return shape.layers * d * d * (4 + 2 * shape.expansion) + VOCABULARY * d
+
+
+def shapes(shape: Shape) -> Parameters:
+    """Shapes and types of the parameters, without making them."""
+    return jax.eval_shape(lambda: initialise(jax.random.key(0), shape))
 
 
 def decayed(parameters: Parameters) -> Parameters:

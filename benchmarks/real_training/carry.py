@@ -1,0 +1,61 @@
+"""From the pilots' logs to the long run's schedule, by the commands that a user has."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real_training.report import Prediction
+from optsched import OptschedError, Schedule, cli
+from optsched.schedules.files import load, save
+
+__all__ = ["fit_law", "optsched", "plan_schedule", "predict_losses"]
+
+
+def optsched(*arguments: str | Path | float) -> dict[str, Any]:
+    """Run ``optsched ... --json`` in this process; returns its JSON object.
+
+    Raises
+    ------
+    OptschedError
+        The command failed; the message is the one that it printed.
+    """
+    words = [str(argument) for argument in arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.main([*words, "--json"])
+    if code:
+        raise OptschedError(f"optsched {words[0]}: {err.getvalue().removeprefix('optsched: ')}")
+    return json.loads(out.getvalue())
+
+
+def fit_law(logs: Sequence[Path], warmup: int, path: Path) -> dict[str, Any]:
+    """Fit a law to the logs and write it to ``path``."""
+    return optsched("fit", *logs, "--warmup", warmup, "--output", path, "--force")
+
+
+def plan_schedule(law: Path, horizon: int, peak: float, warmup: int, path: Path) -> Schedule:
+    """The schedule that the law likes best at a horizon and a peak, also written to ``path``."""
+    options = ("--horizon", horizon, "--peak", peak, "--warmup", warmup, "--output", path)
+    optsched("plan", "--law", law, *options, "--force")
+    return load(path)
+
+
+def predict_losses(
+    law: Path, schedules: Mapping[str, Schedule], folder: Path
+) -> dict[str, Prediction]:
+    """Final losses of schedules by the law; the schedules are written to ``folder`` as csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.csv" for name in schedules}
+    for name, schedule in schedules.items():
+        save(schedule, paths[name], overwrite=True)
+    told = optsched("predict", "--law", law, *paths.values())
+    rows = {row["name"]: row for row in told["schedules"]}
+    return {
+        name: Prediction(rows[name]["loss"], rows[name]["lower"], rows[name]["upper"])
+        for name in schedules
+    }
