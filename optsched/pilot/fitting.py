@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ HUBER = 1e-3  # relative: about the noise of a validation loss
 PRIOR_ROWS = 60.0
 SEED_NOISE = 4e-4  # relative, between two runs of one schedule: 1.2e-3 nats at a loss of 3
 TRIED = 3  # of the starts, the best before any fit
-MEMBERS = 40
+MEMBERS, MEMBER_TOL = 40, 1e-4
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,9 @@ def _linear_start(law: Law, start: Floats, data: Sequence[_Data]) -> tuple[Float
     return theta, float(rest) ** 2
 
 
-def _minimise(objective: _Objective, start: Floats, width: float, steps: int):
+def _minimise(
+    objective: _Objective, start: Floats, width: float, steps: int, tol: float = 1e-8
+) -> Any:
     """Bounded robust least squares from one start."""
     law, free = objective.law, objective.free
     low, high = law.low[free], law.high[free]
@@ -231,6 +234,8 @@ def _minimise(objective: _Objective, start: Floats, width: float, steps: int):
         f_scale=width,
         x_scale="jac",
         max_nfev=steps,
+        ftol=tol,
+        xtol=tol,
     )
 
 
@@ -357,7 +362,7 @@ def _member(
         if prior.spread > 0.0
     }
     objective = _Objective(law, data, width, weights=weights, shifts=shifts, means=means)
-    return objective.full(_minimise(objective, theta, width, 15).x)
+    return objective.full(_minimise(objective, theta, width, 15, MEMBER_TOL).x)
 
 
 def _warnings(found: Fit, runs: int) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.special import gammainc, gammaln
 
 from optsched.errors import InvalidProblem
@@ -43,6 +44,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Tail = Callable[[Floats, float], tuple[Floats, Floats, Floats]]
 
+SMALL, TABLE = 1e-6, 600  # least argument of a tabulated tail, and points of its table
 LEAST_CLOCK = 1e-3  # of the clock at the first loss: where the bias stops to grow backwards
 
 
@@ -125,22 +127,22 @@ def features_tail(z: Floats, q: float) -> tuple[Floats, Floats, Floats]:
     That is :math:`\Gamma(q+1)\, z^{-q}` times the regularised incomplete gamma function, what
     power-law features give; with its derivatives in z and q.
     """
+    size = np.log(np.maximum(z, SMALL))
+    grid = np.linspace(math.log(SMALL), max(float(size.max()), 1.0), TABLE)
 
-    def value(q: float) -> Floats:
-        safe = np.maximum(z, 1e-8)
-        integral = np.exp(gammaln(q + 1.0) - q * np.log(safe)) * gammainc(q, safe)
-        return np.where(z > 1e-8, integral, 1.0 - z * q / (q + 1.0))
+    def table(q: float) -> CubicSpline:
+        # The integral is smooth in ln z, and costly: a spline through a few hundred values of it.
+        at = np.exp(grid)
+        return CubicSpline(grid, np.exp(gammaln(q + 1.0) - q * grid) * gammainc(q, at))
 
-    here = value(q)
+    step = 1e-5 * max(q, 0.1)
+    here = table(q)(size)
+    in_q = CubicSpline(grid, (table(q + step)(grid) - table(q - step)(grid)) / (2.0 * step))
     # From q to q + 1 by parts, where that does not cancel.
     rise = np.where(z > 1e-3, q * (np.exp(-z) - here) / np.maximum(z, 1e-3), 0.0)
     series = -q / (q + 1.0) + z * q / (q + 2.0) - z**2 * q / (2.0 * (q + 3.0))
-    step = 1e-5 * max(q, 0.1)
-    return (
-        here,
-        np.where(z > 1e-3, rise, series),
-        (value(q + step) - value(q - step)) / (2.0 * step),
-    )
+    value = np.where(z > SMALL, here, 1.0 - z * q / (q + 1.0))
+    return value, np.where(z > 1e-3, rise, series), in_q(size)
 
 
 def step_tail(z: Floats, q: float) -> tuple[Floats, Floats, Floats]:
