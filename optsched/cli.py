@@ -18,6 +18,7 @@ from optsched.commands.reproduce import reproduce
 from optsched.commands.rules import rules
 from optsched.commands.scaling import scaling
 from optsched.commands.solve import solve
+from optsched.commands.spectrum import spectrum
 from optsched.commands.verify import verify
 from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
 
@@ -42,6 +43,7 @@ for command in (
     fit,
     predict,
     plan,
+    spectrum,
     export,
     dashboard,
 ):

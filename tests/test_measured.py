@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optsched import InvalidProblem, PowerLawSpectrum
+from optsched import InvalidProblem, PowerLawSpectrum, Schedule
+from optsched.cli import main
+from optsched.plots.measured import plot_measured
 from optsched.theory.exponent_errors import eigenvalue_influence, target_influence
 from optsched.theory.exponent_fits import Sample, fit_eigenvalues, fit_target
 from optsched.theory.measured import (
@@ -22,6 +27,7 @@ from optsched.theory.measured import (
 )
 from optsched.theory.sample_checks import sample_of_features
 from optsched.theory.sample_spectrum import Population, mode_rows, overlaps, quantiles
+from optsched.theory.tangent import measure_model, tangent_features, tangent_kernel
 
 
 def draw(
@@ -169,7 +175,7 @@ def test_scattered_coefficients_widen_the_error() -> None:
 
 def test_what_drowns_is_said() -> None:
     fit = measure_features(*draw(3.5, 1.5, 3.0, 400, 100))
-    assert fit.a_stderr > 0.5
+    assert fit.a_stderr > 0.3
     assert any("stand out" in line for line in fit.warnings)
     assert any("a = " in line for line in fit.warnings)
     fit = measure_features(*draw(3.5, 1.5, 0.5, 2000, 100))
@@ -303,3 +309,134 @@ def test_sample_is_checked_data() -> None:
     middle = sample_of_features(*GOOD, True)
     assert middle.targets is not None
     assert abs(middle.targets.mean()) < 1e-12
+
+
+def test_tangent_kernel_of_a_model() -> None:
+    """A linear model has its inputs as tangent features; a network, finite differences."""
+    features, targets = draw(2.0, 1.5, 0.2, 300, 60)
+    start = np.linspace(0.0, 0.1, 60).astype(np.float32)
+
+    def linear(w: Any, x: Any) -> Any:
+        return x @ w
+
+    inputs = features.astype(np.float32)
+    np.testing.assert_allclose(tangent_features(linear, start, inputs), inputs, rtol=1e-6)
+    fit = measure_model(linear, start, inputs, targets)
+    assert fit.b == pytest.approx(measure_features(inputs, targets).b, rel=1e-4)
+    residual = targets - inputs @ start
+    assert fit.a == pytest.approx(measure_features(inputs, residual).a, rel=1e-3)
+
+    rng = np.random.default_rng(0)
+    params = {
+        "in": rng.standard_normal((60, 24)).astype(np.float32),
+        "out": rng.standard_normal(24).astype(np.float32),
+    }
+
+    def network(p: Any, x: Any) -> Any:
+        return jnp.tanh(x @ p["in"]) @ p["out"]
+
+    kernel = tangent_kernel(network, params, inputs)
+    assert kernel.shape == (300, 300)
+    h = np.tanh(inputs @ params["in"])
+    slopes = (1.0 - h**2) * params["out"]
+    own = h @ h.T + (slopes @ slopes.T) * (inputs @ inputs.T)
+    np.testing.assert_allclose(kernel, own, rtol=1e-4, atol=1e-4)
+    assert measure_model(network, params, inputs, targets).features <= 60 * 24 + 24
+    with pytest.raises(InvalidProblem, match=r"model: got 'output of shape \(24,\)'"):
+        tangent_kernel(lambda p, x: x @ p["in"], params, inputs)
+    with pytest.raises(InvalidProblem, match="targets: got 'shape"):
+        measure_model(linear, start, inputs, targets[:-1])
+    with pytest.raises(InvalidProblem, match="inputs: got 'shape"):
+        tangent_features(linear, start, inputs[:0])
+    with pytest.raises(InvalidProblem, match="real floating-point"):
+        tangent_features(linear, start.astype(np.complex64), inputs)
+
+
+def test_plot_says_what_was_fitted() -> None:
+    figure = plot_measured(measured(2.2, 1.5, 0.2))
+    left, right = figure.axes
+    assert left.get_xscale() == left.get_yscale() == right.get_yscale() == "log"
+    labels = [text.get_text() for ax in figure.axes for text in ax.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert any("a = 2." in label for label in labels)
+    assert any("b = 1." in label for label in labels)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    features, targets = draw(2.0, 1.5, 0.2, 300, 60)
+    np.save("features.npy", features)
+    np.save("targets.npy", targets)
+    np.save("kernel.npy", features @ features.T)
+    np.savetxt("features.csv", features, delimiter=",")
+    np.savetxt("targets.csv", targets, header="y", comments="")
+    k = np.arange(1.0, 101.0)
+    np.save("lam.npy", k**-1.5)
+    np.save("w.npy", k ** ((1.5 - 2.0) / 2))
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["spectrum", *arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "features.npy", "targets.npy", "--json")
+    fit = json.loads(out)
+    assert code == 0
+    assert fit["a"] == pytest.approx(2.0, abs=3.0 * fit["a_stderr"])
+    assert fit["b"] == pytest.approx(1.5, abs=3.0 * fit["b_stderr"])
+    by_csv = json.loads(run(capsys, "features.csv", "targets.csv", "--json")[1])
+    assert by_csv["a"] == pytest.approx(fit["a"])
+    by_kernel = json.loads(run(capsys, "--kernel", "kernel.npy", "targets.csv", "--json")[1])
+    assert by_kernel["b"] == pytest.approx(fit["b"], rel=1e-6)
+    exact = json.loads(run(capsys, "--eigenvalues", "lam.npy", "w.npy", "--json")[1])
+    assert (exact["a"], exact["b"]) == pytest.approx((2.0, 1.5), abs=1e-3)
+    assert exact["samples"] is None
+    code, out, _ = run(capsys, "features.npy", "targets.npy", "--plot", "f.png", "--window", "2:30")
+    assert code == 0
+    assert "modes 2 to 30" in out
+    assert (files / "f.png").stat().st_size > 10_000
+
+
+def test_command_solves_what_it_measured(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--horizon", "100", "--batch-size", "8", "--output", "s.npz", "--json")
+    code, out, err = run(capsys, "features.npy", "targets.npy", *options)
+    assert code == 0, err
+    solution = json.loads(out)["solution"]
+    assert solution["horizon"] == 100
+    assert solution["batch_size"] == 8
+    assert len(Schedule.load("s.npz")) == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("features.npy", "files: got 'features.npy', allowed: FEATURES and TARGETS"),
+        ("features.npy missing.npy", "missing.npy: cannot be read: No such file"),
+        ("features.npy targets.txt", "targets.txt: suffix '.txt', expected .npy or .csv"),
+        ("features.npy lam.npy", "targets: got 'shape (100,)'"),
+        ("targets.npy targets.npy", "features: got 'shape (300,)', allowed: a matrix"),
+        ("features.npy targets.npy --window 3", "window: got '3', allowed: FIRST:LAST"),
+        ("features.npy targets.npy --window 0:20", "window: got (0, 20)"),
+        ("features.npy targets.npy --output s.npz", "output: got 's.npz', allowed: nothing wi"),
+        ("features.npy targets.npy --samples 50", "samples: got 50.0, allowed: nothing with"),
+        ("features.npy targets.npy --plot a.txt", "a.txt: suffix"),
+        ("features.npy targets.npy --horizon 9 --kind x", "kind: got 'x'"),
+        ("--kernel kernel.npy --eigenvalues lam.npy w.npy", "eigenvalues: got 'lam.npy'"),
+        ("--eigenvalues lam.npy w.npy --center", "center: got True"),
+        ("bad.npy targets.npy", "bad.npy: "),
+        ("empty.csv targets.npy", "empty.csv: no rows"),
+    ],
+)
+def test_command_says_what_is_wrong(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    (files / "bad.npy").write_text("no array")
+    (files / "empty.csv").write_text("x,y\n")
+    code, out, err = run(capsys, *arguments.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"optsched: {message}")
+    assert err.count("\n") == 1

@@ -8,6 +8,7 @@ from optsched.commands.rules_batch import batch, noise_scale
 from optsched.commands.rules_convex import convex, cooldown, extend
 from optsched.commands.rules_diffusion import diffusion
 from optsched.commands.rules_ema import ema
+from optsched.commands.rules_invariance import invariance
 from optsched.commands.rules_lmo import lmo
 from optsched.commands.rules_stability import stability
 
@@ -29,6 +30,7 @@ COMMANDS = (
     cooldown,
     convex,
     diffusion,
+    invariance,
 )
 
 for command in COMMANDS:

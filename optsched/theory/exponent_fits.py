@@ -172,6 +172,8 @@ class TargetFit(NamedTuple):
         tau, and its share in the standard error of a.
     effective : float
         Number of rows that a rests on.
+    quadratic : float
+        Share of the variance of a that is of second order in the samples: noise times noise.
     """
 
     a: float
@@ -186,6 +188,7 @@ class TargetFit(NamedTuple):
     scatter: float
     scatter_stderr: float
     effective: float
+    quadratic: float
 
 
 class _Model:
@@ -225,7 +228,10 @@ class _Model:
         return mu * self.pop.number
 
     def __call__(self, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Means, their derivatives by (log A, a, log sigma^2), variances, and scatter."""
+        """Means, their derivatives by (log A, a, log sigma^2), variances, and scatter.
+
+        Of the variances, ``self.second`` is the part that is quadratic in noise and mixing.
+        """
         size, mu = self.rows.size, self.energies(theta[0], theta[1])
         parts = self.share * mu
         fitted = parts[:, self.first - 1 :]
@@ -237,6 +243,7 @@ class _Model:
         law = np.exp(theta[0] - theta[1] * np.log(self.rows.rank))
         fixed = np.minimum(np.minimum(self.own * law, law), mean)
         free = mean - fixed
+        second = size * 2.0 * free**2 / self.columns
         variance = (4.0 * fixed * free + 2.0 * free**2) / self.columns
         if self.noisy:
             variance = variance + 2.0 * fixed**2 / self.n
@@ -248,6 +255,8 @@ class _Model:
             mean, scatter = np.append(mean, rest), np.append(scatter, 0.0)
             slopes = np.vstack([slopes, [0.0, 0.0, rest]])
             variance = np.append(variance, 2.0 * rest**2 / (self.null * self.columns))
+            second = np.append(second, 0.0)  # a mean over samples
+        self.second = second
         return mean, slopes, variance, scatter
 
     def start(self) -> Floats:
@@ -348,6 +357,7 @@ def fit_target(sample: Sample, lam: EigenvalueFit) -> TargetFit:
     by_row = (weight[:, None] * slopes) @ covariance[:, 1]
     parts = by_row**2 * (variance + tau * scatter)
     effective = float(parts.sum() ** 2 / max(float(parts @ parts), 1e-300))
+    quadratic = float(by_row**2 @ model.second / max(float(by_row**2 @ variance), 1e-300))
     error = math.sqrt(covariance[1, 1])
     if effective < FEW:
         error = max(error, _profile_error(model, theta, tau))
@@ -371,4 +381,5 @@ def fit_target(sample: Sample, lam: EigenvalueFit) -> TargetFit:
         scatter=tau,
         scatter_stderr=math.sqrt(float(by_row**2 @ (tau * scatter))),
         effective=effective,
+        quadratic=quadratic,
     )

@@ -76,9 +76,9 @@ def _fit(sample: Sample, first: int, last: int) -> WindowFit:
     eigen = fit_eigenvalues(sample, first, last)
     fit = fit_target(sample, eigen)
     b_scatter = eigen.scatter * float(eigen.weights @ eigen.weights)
-    # Few rows: the t-like widening of an error that is itself estimated.
     few = max(fit.effective, FEWEST)
-    widened = math.sqrt(few / (few - 2.0))
+    # The scatter is estimated from these rows: the widening of Student's t.
+    scatter = math.sqrt(few / (few - 2.0)) * fit.scatter_stderr
     a_influence = b_influence = None
     if sample.vectors is None:
         own = 0.0 if math.isinf(sample.samples) else 2.0 / sample.samples
@@ -87,11 +87,12 @@ def _fit(sample: Sample, first: int, last: int) -> WindowFit:
         a_influence = target_influence(sample, fit)
         b_influence = eigenvalue_influence(sample, eigen)
         a_own, b_own = (float(x @ x) / sample.samples**2 for x in (a_influence, b_influence))
-        a_error = math.hypot(math.sqrt(a_own), fit.scatter_stderr)
-    if few < FEW:  # where the error by the likelihood is the larger one, it counts
-        a_error = max(a_error, fit.stderr / widened)
+        # A jackknife counts the part that is quadratic in the samples twice (Efron & Stein 1981).
+        a_error = math.hypot(math.sqrt(a_own / (1.0 + fit.quadratic)), scatter)
+    if few < FEW:  # few rows are no place for linear errors
+        a_error = max(a_error, fit.stderr)
     b_error = math.sqrt(b_own + b_scatter)
-    exponents = fit.a, widened * a_error, eigen.b, b_error
+    exponents = fit.a, a_error, eigen.b, b_error
     return WindowFit(first, last, *exponents, eigen, fit, a_influence, b_influence)
 
 
