@@ -18,14 +18,12 @@ from optsched.pilot.law import (
     KernelLaw,
     Prior,
     features,
-    features_tail,
     fsl,
     momentum,
     multi_power,
-    power_tail,
-    step_tail,
 )
 from optsched.pilot.pieces import Pieces, cut
+from optsched.pilot.tails import features_tail, power_tail, step_tail
 from tests.pilots import PEAK, SCALE, SHAPES, TEST, THETAS, made_fit, public_runs, ramped
 
 STEPS = np.array([500, 2160, 5000, 9000, 11_990, 11_999, 12_000])

@@ -143,7 +143,7 @@ def test_a_search_can_begin_at_a_similar_problem() -> None:
         cold = Tuner(SMALL.replace(horizon=150), "polynomial")
         warm = later.shape((shares, peak.at))[1].loss
         assert warm <= cold.shape()[1].loss + 2e-3
-    assert later.evaluations < cold.evaluations
+        assert later.evaluations < cold.evaluations
 
 
 def test_names() -> None:

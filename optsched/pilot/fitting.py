@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
 from optsched.errors import InvalidProblem
-from optsched.pilot.law import Law, Prior, fsl
+from optsched.pilot.identify import unidentified
+from optsched.pilot.law import Law, fsl
 from optsched.pilot.pieces import Pieces, Scale, cut
 from optsched.pilot.run import Run
 from optsched.pilot.seeds import average_seeds
@@ -318,7 +319,8 @@ def fit(
         seed_noise=noise,
         cost=float(found.cost) / width**2,
     )
-    return Fit(**{**vars(drafted), "warnings": _warnings(drafted, len(runs))})
+    told = unidentified(law, theta, drafted.members, len(runs))
+    return replace(drafted, warnings=told)
 
 
 def _scale(runs: Sequence[Run]) -> Scale:
@@ -363,42 +365,3 @@ def _member(
     }
     objective = _Objective(law, data, width, weights=weights, shifts=shifts, means=means)
     return objective.full(_minimise(objective, theta, width, 15, MEMBER_TOL).x)
-
-
-def _warnings(found: Fit, runs: int) -> tuple[str, ...]:
-    """What the runs do not determine."""
-    law, out = found.law, []
-    if runs < 2:
-        out.append(
-            "One run only: how the loss depends on the schedule is guessed. Add runs with other"
-            " schedules."
-        )
-    for i in law.free:
-        name, value = law.parameters[i], found.theta[i]
-        width = law.high[i] - law.low[i]
-        if min(value - law.low[i], law.high[i] - value) < 1e-4 * width and name != "level":
-            out.append(f"{name} is at the end of its range, {value:.3g}.")
-    if len(found.members) > 2:
-        spread = found.members.std(0, ddof=1)
-        for name in ("log_noise", "log_speed", "log_bias"):
-            i = law.parameters.index(name)
-            if i in law.free and spread[i] > 1.0:
-                out.append(
-                    f"{name} is known to a factor of {math.exp(min(spread[i], 20.0)):.2g} only:"
-                    " these runs hardly determine it. A run whose rate drops in a step would."
-                )
-        ruled = [
-            name
-            for name, prior in law.priors.items()
-            if prior.spread > 0.0 and _ruled(law, name, prior, spread)
-        ]
-        if ruled:
-            out.append("Set by their priors more than by the runs: " + ", ".join(ruled) + ".")
-    level = law.parameters.index("level")
-    if level in law.free and found.theta[level] < 1e-6:
-        out.append("The loss at infinite time is fitted as 0: it is not determined.")
-    return tuple(out)
-
-
-def _ruled(law: Law, name: str, prior: Prior, spread: Floats) -> bool:
-    return bool(spread[law.parameters.index(name)] > 0.8 * prior.spread)

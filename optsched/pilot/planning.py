@@ -9,7 +9,6 @@ carries a lower bound that no schedule can beat.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +22,9 @@ from optsched.errors import InvalidProblem, SolveFailed
 from optsched.pilot.fitting import Fit
 from optsched.pilot.law import KernelLaw
 from optsched.pilot.pieces import cut
+from optsched.pilot.plan_objective import Past, PlanObjective, PlanTask
 from optsched.pilot.prediction import other_peak, predict
-from optsched.pilot.relaxed import Relaxed, relaxed_plan
+from optsched.pilot.relaxed import Relaxed
 from optsched.pilot.rivals import joined
 from optsched.schedules.checks import is_number, whole
 from optsched.schedules.schedule import MAX_HORIZON, Schedule
@@ -36,8 +36,6 @@ Ints = NDArray[np.int64]
 Robust = Literal["none", "mean", "worst"]
 
 KNOTS = 80
-EVERY_STEP = 4000  # horizons up to which every step is a piece of its own
-PARTS = 12  # pieces between two knots
 TOL = 1e-5
 LEAST = 1e-9  # of the cap: 0 for all that a law can see
 ROBUST_MEMBERS = 15
@@ -87,149 +85,7 @@ class Plan:
         return self.loss - self.lower_bound
 
 
-@dataclass(frozen=True, eq=False)
-class _Past:
-    """Pieces before the free steps, over the units of the scale."""
-
-    rate: Floats
-    length: Floats
-
-    def clock(self, g: float) -> float:
-        """Their clock."""
-        return float((self.rate**g) @ self.length)
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """What is planned: bounds, horizon and past, in absolute rates and steps."""
-
-    found: Fit
-    horizon: int
-    start: int
-    warmup: int
-    cap: float
-    floor: float
-    past: _Past
-
-    @property
-    def law(self) -> KernelLaw:
-        """The law, of the one kind that can be planned with."""
-        assert isinstance(self.found.law, KernelLaw)
-        return self.found.law
-
-    @property
-    def steps(self) -> int:
-        """Number of free steps, a forced warm-up included."""
-        return self.horizon - self.start
-
-    def relaxed(self, theta: Floats) -> Relaxed | None:
-        """Relaxed optimum of a law whose noise fades with the clock."""
-        law, scale = self.law, self.found.scale
-        if law.by_steps:
-            return None
-        g, p, speed = float(theta[6]), float(theta[7]), math.exp(theta[4])
-        cap = self.cap / scale.rate
-        ramp = (np.arange(self.warmup) + 1.0) / (self.warmup + 1.0)
-        clock = self.past.clock(g) + float((cap * ramp) ** g @ np.ones(self.warmup)) / scale.span
-        behind = np.append(np.cumsum((self.past.rate**g * self.past.length)[::-1])[::-1], 0.0)
-        reach = float(((cap * ramp) ** g).sum()) / scale.span
-
-        def residue(tau: float) -> float:
-            tail = law.tail(speed * (behind + tau + reach), theta[5])[0]
-            return math.exp(theta[3]) * float(np.diff(tail) @ self.past.rate**p)
-
-        return relaxed_plan(
-            law,
-            theta,
-            steps=(self.steps - self.warmup) / scale.span,
-            cap=cap,
-            floor=self.floor / scale.rate,
-            first=scale.first,
-            clock=clock,
-            residue=residue if len(self.past.rate) else None,
-        )
-
-
-class _Objective:
-    """Logarithm of the predicted excess loss in the log rates of the free knots."""
-
-    def __init__(self, task: _Task, mesh: StepMesh, thetas: Sequence[Floats], floors: Floats):
-        self.task, self.mesh, self.thetas, self.floors = task, mesh, thetas, floors
-        edges = _piece_edges(mesh)
-        centre = 0.5 * (edges[:-1] + edges[1:] - 1)
-        self.length = np.diff(edges) / task.found.scale.span
-        right = np.clip(np.searchsorted(mesh.steps, centre, side="left"), 1, None)
-        right = np.minimum(right, max(len(mesh.steps) - 1, 0))
-        left = np.maximum(right - 1, 0)
-        width = np.maximum(mesh.steps[right] - mesh.steps[left], 1)
-        self.left, self.right = left, right
-        self.share = np.clip((centre - mesh.steps[left]) / width, 0.0, 1.0)
-        self.evaluations = 0
-        self.soft = 0.0  # width of a soft maximum over the laws; 0 for their mean
-        self.size = 1.0
-
-    def rates(self, x: Floats) -> Floats:
-        """Rate of every piece over the reference rate."""
-        knots = self.mesh.knots(np.exp(x)) / self.task.found.scale.rate
-        return knots[self.left] * (1.0 - self.share) + knots[self.right] * self.share
-
-    def losses(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """Final losses (K,) under all laws, and derivatives in the log rates of pieces (K, n)."""
-        task, rate = self.task, self.rates(x)
-        full = np.concatenate([task.past.rate, rate])
-        length = np.concatenate([task.past.length, self.length])
-        law, first, old = task.law, task.found.scale.first, len(task.past.rate)
-        finals = [law.final(theta, full, length, first) for theta in self.thetas]
-        return (
-            np.array([one.loss for one in finals]),
-            np.array([one.drift[old:] for one in finals]),
-            np.array([one.noise[old:] for one in finals]),
-        )
-
-    def __call__(self, x: Floats) -> tuple[float, Floats, Floats]:
-        """Value, gradient and metric, as the descent wants them."""
-        self.evaluations += 1
-        losses, drift, noise = self.losses(x)
-        excess = losses - self.floors
-        if self.soft:
-            top = excess.max()
-            weights = np.exp((excess - top) / self.soft)
-            value = (top + self.soft * math.log(weights.mean())) / self.size
-            weights = weights / weights.sum() / self.size
-        else:
-            mean = float(excess.mean())
-            value = math.log(max(mean, 1e-300))
-            weights = np.full(len(excess), 1.0 / (len(excess) * max(mean, 1e-300)))
-        own = np.exp(x)
-        rate = np.maximum(self.rates(x), 1e-300)
-
-        def pull(pieces: Floats) -> Floats:
-            """From log rates of pieces to log rates of free knots."""
-            slope = pieces / rate / self.task.found.scale.rate
-            count = len(self.mesh.steps)
-            at_knots = np.zeros(count)
-            np.add.at(at_knots, self.left, slope * (1.0 - self.share))
-            np.add.at(at_knots, self.right, slope * self.share)
-            total = np.zeros(self.mesh.controls)
-            np.add.at(total, self.mesh.source, at_knots * self.mesh.scale)
-            return total * own
-
-        gradient = pull(weights @ (drift + noise))
-        return value, gradient, np.abs(pull(weights @ np.abs(noise))) + 1e-12
-
-
-def _piece_edges(mesh: StepMesh) -> Ints:
-    """Edges of the pieces, in free steps."""
-    if mesh.horizon <= EVERY_STEP:
-        return np.arange(mesh.horizon + 1)
-    edges = [np.array([0, mesh.horizon])]
-    for low, high in zip(mesh.steps[:-1], mesh.steps[1:], strict=True):
-        parts = min(PARTS, int(high - low))
-        edges.append(low + np.arange(parts + 1) * (high - low) // parts)
-    return np.unique(np.concatenate(edges)).astype(np.int64)
-
-
-def _mesh(task: _Task, path: Relaxed | None) -> tuple[StepMesh, Floats]:
+def _mesh(task: PlanTask, path: Relaxed | None) -> tuple[StepMesh, Floats]:
     """Mesh graded along the relaxed optimum, and log rates of its free knots there."""
     free = task.steps - task.warmup
     if path is None:
@@ -261,11 +117,11 @@ def _mesh(task: _Task, path: Relaxed | None) -> tuple[StepMesh, Floats]:
     return mesh, np.log(np.clip(eta, LEAST * task.cap, task.cap))
 
 
-def _past(found: Fit, history: Schedule | None, start: int) -> _Past:
+def _past(found: Fit, history: Schedule | None, start: int) -> Past:
     if history is None or start == 0:
-        return _Past(np.zeros(0), np.zeros(0))
+        return Past(np.zeros(0), np.zeros(0))
     pieces = cut(history, np.array([start]), found.scale, change=0.005)
-    return _Past(pieces.rate[1], pieces.length)
+    return Past(pieces.rate[1], pieces.length)
 
 
 def _checked(
@@ -277,7 +133,7 @@ def _checked(
     start: Any,
     history: Schedule | None,
     extrapolate: bool,
-) -> tuple[_Task, list[str]]:
+) -> tuple[PlanTask, list[str]]:
     if not isinstance(found.law, KernelLaw):
         # Its loss falls without limit where tiny rates change: there is no optimum to find.
         raise InvalidProblem("law", found.law.name, "fsl, fsl-sgd, features or momentum to plan")
@@ -308,10 +164,10 @@ def _checked(
         raise InvalidProblem("peak", peak, allowed)
     warnings = [] if text is None else [text]
     past = _past(found, history, start)
-    return _Task(found, horizon, start, warmup, float(peak), float(floor), past), warnings
+    return PlanTask(found, horizon, start, warmup, float(peak), float(floor), past), warnings
 
 
-def _objective(task: _Task, robust: str) -> tuple[_Objective, Floats, float]:
+def _objective(task: PlanTask, robust: str) -> tuple[PlanObjective, Floats, float]:
     """Objective, start, and lower bound (NaN if there is none)."""
     found = task.found
     path = task.relaxed(found.theta)
@@ -320,16 +176,16 @@ def _objective(task: _Task, robust: str) -> tuple[_Objective, Floats, float]:
     if robust == "none":
         floors = np.array([found.theta[level]])
         bound = math.nan if path is None else path.loss
-        return _Objective(task, mesh, [found.theta], floors), start, bound
+        return PlanObjective(task, mesh, [found.theta], floors), start, bound
     thetas = [found.theta, *found.members[:ROBUST_MEMBERS]]
     if robust == "mean":
         floors = np.array([theta[level] for theta in thetas])
-        return _Objective(task, mesh, thetas, floors), start, math.nan
+        return PlanObjective(task, mesh, thetas, floors), start, math.nan
     paths = [task.relaxed(theta) for theta in thetas]
     if any(one is None for one in paths):
         raise InvalidProblem("robust", robust, "none or mean with this law, which has no bound")
     floors = np.array([one.loss for one in paths if one is not None])
-    objective = _Objective(task, mesh, thetas, floors)
+    objective = PlanObjective(task, mesh, thetas, floors)
     objective.size = max(float(np.median(floors - np.array([t[level] for t in thetas]))), 1e-12)
     objective.soft = SOFT * objective.size
     return objective, start, math.nan
@@ -430,7 +286,7 @@ def _settled(result: Descent, out: Plan) -> bool:
 
 
 def _schedule(
-    task: _Task, mesh: StepMesh, eta: Floats, history: Schedule | None, momentum: float | None
+    task: PlanTask, mesh: StepMesh, eta: Floats, history: Schedule | None, momentum: float | None
 ) -> Schedule:
     """The whole run: history, then the planned steps."""
     rest = Schedule.from_knots(mesh.steps, eta=eta, horizon=task.steps)

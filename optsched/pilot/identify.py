@@ -1,0 +1,69 @@
+"""What the runs of a fit do not determine, in sentences that say what to do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.pilot.law import Law
+
+__all__ = ["unidentified"]
+
+Floats = NDArray[np.float64]
+
+VAGUE = 1.0  # standard error of a logarithm from which a parameter counts as unknown
+RULED = 0.8  # of the spread of its prior: a parameter of which the runs say nothing
+
+
+def unidentified(law: Law, theta: Floats, members: Floats, runs: int) -> tuple[str, ...]:
+    """Warnings about a fit.
+
+    Parameters
+    ----------
+    law : Law
+    theta : numpy.ndarray, shape (p,)
+    members : numpy.ndarray, shape (K, p)
+        The ensemble; with fewer than three members nothing is said of spreads.
+    runs : int
+        How many runs were fitted.
+    """
+    out = []
+    if runs < 2:
+        out.append(
+            "One run only: how the loss depends on the schedule is guessed. Add runs with other"
+            " schedules."
+        )
+    for i in law.free:
+        name, value = law.parameters[i], theta[i]
+        room = min(value - law.low[i], law.high[i] - value)
+        if name != "level" and room < 1e-4 * (law.high[i] - law.low[i]):
+            out.append(f"{name} is at the end of its range, {value:.3g}.")
+    if len(members) > 2:
+        out += _vague(law, members.std(0, ddof=1))
+    level = law.parameters.index("level")
+    if level in law.free and theta[level] < 1e-6:
+        out.append("The loss at infinite time is fitted as 0: it is not determined.")
+    return tuple(out)
+
+
+def _vague(law: Law, spread: Floats) -> list[str]:
+    """Parameters whose spread over the ensemble is that of knowing nothing."""
+    out = []
+    for name in ("log_noise", "log_speed", "log_bias"):
+        i = law.parameters.index(name)
+        if i in law.free and spread[i] > VAGUE:
+            factor = math.exp(min(float(spread[i]), 20.0))
+            out.append(
+                f"{name} is known to a factor of {factor:.2g} only: these runs hardly determine"
+                " it. A run whose rate drops in a step would."
+            )
+    ruled = [
+        name
+        for name, prior in law.priors.items()
+        if prior.spread > 0.0 and spread[law.parameters.index(name)] > RULED * prior.spread
+    ]
+    if ruled:
+        out.append("Set by their priors more than by the runs: " + ", ".join(ruled) + ".")
+    return out
