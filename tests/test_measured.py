@@ -224,6 +224,10 @@ def test_the_problem_is_that_of_the_features() -> None:
     law = fit.problem(1000, kind="power-law", features=math.inf, eta_max=0.5)
     assert (law.a, law.b, law.features) == (fit.a, fit.b, math.inf)
     assert law.noise == pytest.approx(fit.noise / math.sqrt(fit.target_scale))
+    long = fit.problem(1000, features=math.inf)
+    k = np.arange(1e5 + 1.0, 1e7)
+    tail = fit.target_scale * (k**-fit.a).sum()
+    assert long.noise**2 - fit.noise**2 == pytest.approx(tail, rel=0.02)
     with pytest.raises(InvalidProblem, match="kind: got 'law'"):
         fit.problem(10, kind="law")
 

@@ -49,6 +49,7 @@ FOR_SOLVE = ("batch_size", "eta_max", "noise", "warmup", "output")
 def spectrum(**options: Any) -> None:
     """Measure a and b from FEATURES (n x p) and TARGETS (n), .npy or .csv files."""
     from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
+    from optsched.theory.measured import KINDS
 
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
         if options[key]:
@@ -56,6 +57,8 @@ def spectrum(**options: Any) -> None:
     for name in FOR_SOLVE:
         if options["horizon"] is None and options[name] is not None:
             raise InvalidProblem(name, options[name], "nothing without --horizon")
+    if options["kind"] not in KINDS:
+        raise InvalidProblem("kind", options["kind"], " or ".join(KINDS))
     measured = _measure(options)
     solution = None if options["horizon"] is None else _solve(measured, options)
     if options["plot"]:

@@ -230,7 +230,9 @@ class _Model:
     def __call__(self, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Means, their derivatives by (log A, a, log sigma^2), variances, and scatter.
 
-        Of the variances, ``self.second`` is the part that is quadratic in noise and mixing.
+        Of the variances, ``self.second`` is the part that is quadratic in noise and mixing;
+        ``self.unmixed`` is the scatter if every mode were apart: mixing shares the scatter of a mode
+        out among neighbours, which are then not independent, and a smooth sum is as before.
         """
         size, mu = self.rows.size, self.energies(theta[0], theta[1])
         parts = self.share * mu
@@ -249,6 +251,7 @@ class _Model:
             variance = variance + 2.0 * fixed**2 / self.n
         mixed = parts.sum(1) ** 2 / np.maximum((parts**2 / self.pop.number).sum(1), 1e-300)
         scatter = (size * parts.sum(1)) ** 2 / np.maximum(size, mixed)
+        unmixed = size * parts.sum(1) ** 2
         mean, slopes, variance = size * mean, size[:, None] * slopes, size * variance
         if self.null:
             rest = math.exp(theta[2]) * self.null / self.n
@@ -256,7 +259,8 @@ class _Model:
             slopes = np.vstack([slopes, [0.0, 0.0, rest]])
             variance = np.append(variance, 2.0 * rest**2 / (self.null * self.columns))
             second = np.append(second, 0.0)  # a mean over samples
-        self.second = second
+            unmixed = np.append(unmixed, 0.0)
+        self.second, self.unmixed = second, unmixed
         return mean, slopes, variance, scatter
 
     def start(self) -> Floats:
@@ -358,6 +362,7 @@ def fit_target(sample: Sample, lam: EigenvalueFit) -> TargetFit:
     parts = by_row**2 * (variance + tau * scatter)
     effective = float(parts.sum() ** 2 / max(float(parts @ parts), 1e-300))
     quadratic = float(by_row**2 @ model.second / max(float(by_row**2 @ variance), 1e-300))
+    scatter_error = math.sqrt(tau * float(by_row**2 @ model.unmixed))
     error = math.sqrt(covariance[1, 1])
     if effective < FEW:
         error = max(error, _profile_error(model, theta, tau))
@@ -379,7 +384,7 @@ def fit_target(sample: Sample, lam: EigenvalueFit) -> TargetFit:
         stderr=error,
         noise_stderr=noise * math.sqrt(covariance[2, 2]) if model.noisy else 0.0,
         scatter=tau,
-        scatter_stderr=math.sqrt(float(by_row**2 @ (tau * scatter))),
+        scatter_stderr=scatter_error,
         effective=effective,
         quadratic=quadratic,
     )

@@ -245,6 +245,19 @@ def _seed_variance(cells: Cells, measures: _Measures, resamples: int, seed: int)
     return _variance(np.array(drawn))
 
 
+def _seed_noise(cells: Cells, late: NDArray[np.bool_]) -> float:
+    """Mean absolute error of a setting's late loss; NaN with one seed a setting."""
+    if not len(cells.residuals):
+        return math.nan
+    return float(np.abs(cells.residuals[:, late]).mean() / math.sqrt(cells.replicas.mean()))
+
+
+def _no_shift(along_lr: Floats, along_gamma: Floats) -> str:
+    if np.mean(along_lr > along_gamma) > 0.5:
+        return "gamma rules from the first step that all runs have"
+    return "the rate rules to the last step: run longer, to several 1 / (lr * weight_decay)"
+
+
 def measure_invariance(
     runs: Iterable[SweepRun], *, count: int = 5, resamples: int = RESAMPLES, seed: int = 0
 ) -> Invariance:
@@ -290,28 +303,15 @@ def measure_invariance(
     (lr, lr_off), (gamma, gamma_off) = measures.curves(cells.losses)
     final = cells.losses[:, measures.late].mean(1)
     direction = salient_direction(cells.log_lr, cells.log_wd, final, float(error[6]))
-    spread = np.abs(cells.losses - cells.losses.mean(0)).mean(0)
-    noise = math.nan
-    if seeds:
-        size = np.abs(cells.residuals[:, measures.late]).mean()
-        noise = float(size / math.sqrt(cells.replicas.mean()))
     shift = math.exp(whole[5])
-    notes = []
-    if math.isnan(shift):
-        early = bool(np.mean(lr > gamma) > 0.5)
-        notes.append(
-            "gamma rules from the first step that all runs have"
-            if early
-            else "the rate rules to the last step: run longer, to several 1 / (lr * weight_decay)"
-        )
     return Invariance(
         steps=cells.steps,
         along_lr=Collapse(lr, lr_off, whole[0], error[0], whole[2], error[2], len(measures.by_lr)),
         along_gamma=Collapse(
             gamma, gamma_off, whole[1], error[1], whole[3], error[3], len(measures.by_gamma)
         ),
-        spread=spread,
-        seed_noise=noise,
+        spread=np.abs(cells.losses - cells.losses.mean(0)).mean(0),
+        seed_noise=_seed_noise(cells, measures.late),
         shift=shift,
         shift_stderr=shift * float(error[5]),
         shift_in_decays=shift * float(np.exp(np.mean(cells.log_lr + cells.log_wd))),
@@ -321,5 +321,5 @@ def measure_invariance(
         proposal=direction.sweep(cells.log_lr, cells.log_wd, final, count),
         runs=int(cells.replicas.sum()),
         settings=len(cells.losses),
-        notes=tuple(notes),
+        notes=() if math.isfinite(shift) else (_no_shift(lr, gamma),),
     )

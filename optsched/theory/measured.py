@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import zeta
 
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
@@ -38,7 +39,7 @@ Floats = NDArray[np.float64]
 KINDS = ("measured", "power-law")
 TOP_SHARE, TOP_RANK = 4, 2  # a window ends at n/4 and p/2 at the latest
 LARGEST_TOP = 1000
-LARGEST_TABLE = 10**6
+LARGEST_TABLE = 10**5
 FEW_MODES, OUTSTANDING = 5, 6.0
 UNCERTAIN = 0.2  # a standard error above this deserves a sentence
 
@@ -124,7 +125,8 @@ class MeasuredSpectrum:
         kind : {"measured", "power-law"}
             ``measured``: the corrected eigenvalues and coefficients up to the last resolved mode
             and the fitted laws beyond it, in the units of the data: the rates are those of
-            ``w -= eta * mean(phi * (phi @ w - y))``. ``power-law``: the fitted exponents alone; a
+            ``w -= eta * mean(phi * (phi @ w - y))``; energy beyond mode 10^5 counts as noise.
+            ``power-law``: the fitted exponents alone; a
             rate is then in units of 1/B and a loss in units of A.
         features : int or math.inf, optional
             Number of features, if not that of the sample.
@@ -146,6 +148,10 @@ class MeasuredSpectrum:
         if not (is_number(size) and size >= 1 and (math.isinf(size) or size == int(size))):
             raise InvalidProblem("features", size, "a whole number >= 1, or inf")
         spectrum = TabulatedSpectrum(*self._table(size))
+        if size > LARGEST_TABLE:
+            tail = zeta(self.a, LARGEST_TABLE + 1.0) if self.a > 1.0 else 0.0
+            tail -= zeta(self.a, size + 1.0) if math.isfinite(size) and self.a > 1.0 else 0.0
+            noise = math.sqrt(noise**2 + self.target_scale * float(tail))
         return Problem(horizon=horizon, spectrum=spectrum, **{"noise": noise, **options})
 
     def _table(self, size: float) -> tuple[Floats, Floats]:
