@@ -184,9 +184,9 @@ def test_what_drowns_is_said() -> None:
 
 
 def test_a_broken_law_is_said_and_widens_the_error() -> None:
-    k = np.arange(1.0, 2001.0)
+    k = np.arange(1.0, 601.0)
     bent = np.exp(-0.4 * np.log(k) ** 2)
-    fit = measure_spectrum(k**-1.2 * bent, np.ones(2000))
+    fit = measure_spectrum(k**-1.2 * bent, np.ones(600))
     assert any("no power law" in line for line in fit.warnings)
     assert fit.b_stderr > 0.1
 

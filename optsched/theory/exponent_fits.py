@@ -231,8 +231,8 @@ class _Model:
         """Means, their derivatives by (log A, a, log sigma^2), variances, and scatter.
 
         Of the variances, ``self.second`` is the part that is quadratic in noise and mixing;
-        ``self.unmixed`` is the scatter if every mode were apart: mixing shares the scatter of a mode
-        out among neighbours, which are then not independent, and a smooth sum is as before.
+        ``self.unmixed`` is the scatter if every mode were apart: mixing shares the scatter of a
+        mode out among neighbours, no longer independent, and a smooth sum is as before.
         """
         size, mu = self.rows.size, self.energies(theta[0], theta[1])
         parts = self.share * mu
