@@ -18,7 +18,7 @@ __all__ = ["Tail", "features_tail", "power_tail", "step_tail"]
 Floats = NDArray[np.float64]
 Tail = Callable[[Floats, float], tuple[Floats, Floats, Floats]]
 
-SMALL, TABLE = 1e-6, 600  # least argument of a tabulated tail, and points of its table
+SMALL, TABLE = 1e-6, 2000  # least argument of a tabulated tail, and points of its table
 
 
 def power_tail(z: Floats, q: float) -> tuple[Floats, Floats, Floats]:
@@ -48,8 +48,10 @@ def features_tail(z: Floats, q: float) -> tuple[Floats, Floats, Floats]:
     # From q to q + 1 by parts, where that does not cancel.
     rise = np.where(z > 1e-3, q * (np.exp(-z) - here) / np.maximum(z, 1e-3), 0.0)
     series = -q / (q + 1.0) + z * q / (q + 2.0) - z**2 * q / (2.0 * (q + 3.0))
-    value = np.where(z > SMALL, here, 1.0 - z * q / (q + 1.0))
-    return value, np.where(z > 1e-3, rise, series), in_q(size)
+    near = 1.0 - z * q / (q + 1.0) + z**2 * q / (2.0 * (q + 2.0))
+    value = np.where(z > SMALL, here, near)
+    slope_in_q = np.where(z > SMALL, in_q(size), -z / (q + 1.0) ** 2)
+    return value, np.where(z > 1e-3, rise, series), slope_in_q
 
 
 def step_tail(z: Floats, q: float) -> tuple[Floats, Floats, Floats]:
