@@ -183,6 +183,21 @@ def test_what_drowns_is_said() -> None:
     assert 0.05 < fit.a_stderr < 0.3
 
 
+def test_nothing_is_claimed_of_a_target_without_signal() -> None:
+    rng = np.random.default_rng(0)
+    features = draw(2.0, 1.5, 0.0, 300, 60)[0]
+    cases = [
+        measure_features(features, rng.standard_normal(300)),
+        measure_features(rng.standard_normal((200, 100)), rng.standard_normal(200)),
+        measure_spectrum(np.arange(1.0, 61.0) ** -1.5, np.eye(60)[0]),
+    ]
+    for fit in cases:
+        assert fit.a_stderr > 0.5 * abs(fit.a)
+        assert any("stand out" in line for line in fit.warnings)
+        assert any("a = " in line for line in fit.warnings)
+    assert any("b = " in line for line in cases[1].warnings)
+
+
 def test_a_broken_law_is_said_and_widens_the_error() -> None:
     k = np.arange(1.0, 601.0)
     bent = np.exp(-0.4 * np.log(k) ** 2)

@@ -49,8 +49,8 @@ def equilibrium_square(lr: float, weight_decay: float, beta1: float = 0.9) -> fl
     Notes
     -----
     For gradients that are independent from step to step with v constant (beta2 near 1): where steps
-    turn the weights fast, gradients of successive steps oppose each other and the norm is smaller:
-    by about a half at ``lr * weight_decay`` = 0.002 in `benchmarks/invariance.py`.
+    turn the weights fast, gradients are not independent, and the norm was smaller than this: by
+    about a half at ``lr * weight_decay`` = 0.002 in `benchmarks/invariance.py`.
     """
     p, beta = _kept(lr, weight_decay), decay("beta1", beta1)
     gain = (1.0 - beta) * (1.0 + p * beta) / ((1.0 - p * beta) * (1.0 - p * p) * (1.0 + beta))

@@ -23,7 +23,7 @@ from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import TabulatedSpectrum
 from optsched.schedules.checks import is_number
-from optsched.theory.exponent_fits import Sample
+from optsched.theory.exponent_fits import LEAST_A, MOST_A, Sample
 from optsched.theory.sample_checks import (
     LEAST_MODES,
     sample_of_features,
@@ -52,7 +52,8 @@ class MeasuredSpectrum:
     ----------
     a, a_stderr : float
         Exponent of the target, :math:`\lambda_k w_k^2 \approx A k^{-a}`, and its standard error:
-        sampling, scatter of the coefficients about the law, and spread over windows, in quadrature.
+        sampling, scatter of the coefficients about the law, and spread over windows, in quadrature;
+        15, the largest a that is fitted, where nothing is known of it.
     b, b_stderr : float
         Exponent of the eigenvalues, :math:`\lambda_k \approx B k^{-b}`, and its standard error.
     target_scale, eigenvalue_scale : float
@@ -299,13 +300,15 @@ def _measure(sample: Sample, window: tuple[int, int] | None) -> MeasuredSpectrum
     # How many modes stand out, whatever the fit; of pure noise, 1.4 % would.
     out = sample.energy[main.first - 1 : main.last] > OUTSTANDING * mixed[main.first - 1 :]
     seen = float(out.sum() - 0.0143 * len(out))
+    unknown = resolved < main.first or seen < 1.0 or not LEAST_A < main.a < 0.99 * MOST_A
+    a_stderr = MOST_A if unknown else min(main.a_total, MOST_A)
     for array in (lam, energy):
         array.setflags(write=False)
     target_size = np.sqrt(energy / lam)
     target_size.setflags(write=False)
     return MeasuredSpectrum(
         a=main.a,
-        a_stderr=main.a_total,
+        a_stderr=a_stderr,
         b=main.b,
         b_stderr=main.b_total,
         target_scale=target.scale,
@@ -323,7 +326,7 @@ def _measure(sample: Sample, window: tuple[int, int] | None) -> MeasuredSpectrum
         means=target.means,
         signal=target.signal,
         windows=tuple(fits),
-        warnings=tuple(notes + _warnings(main, resolved, seen)),
+        warnings=tuple(notes + _warnings(main, a_stderr, resolved, seen)),
     )
 
 
@@ -338,13 +341,12 @@ def _checked_window(window: tuple[int, int], most: int) -> tuple[int, int]:
     return first, last
 
 
-def _warnings(main: WindowFit, resolved: int, seen: float) -> list[str]:
+def _warnings(main: WindowFit, a_stderr: float, resolved: int, seen: float) -> list[str]:
     notes = []
     if resolved < main.first + FEW_MODES or seen < FEW_MODES:
         count = max(0, min(resolved - main.first + 1, round(seen)))
         notes.append(f"only about {count} modes stand out from the noise: a rests on few of them")
-    for name in ("a", "b"):
-        value, error = getattr(main, name), getattr(main, f"{name}_total")
+    for name, value, error in (("a", main.a, a_stderr), ("b", main.b, main.b_total)):
         if error > UNCERTAIN:
             notes.append(f"{name} = {value:.2f} is known to {error:.2f} only")
         if value - 2.0 * error <= 1.0:
