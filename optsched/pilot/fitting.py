@@ -319,7 +319,8 @@ def fit(
         seed_noise=noise,
         cost=float(found.cost) / width**2,
     )
-    told = unidentified(law, theta, drafted.members, len(runs))
+    ends = np.array([run.last_rate / run.peak for run in drafted.runs])
+    told = unidentified(law, theta, drafted.members, ends)
     return replace(drafted, warnings=told)
 
 

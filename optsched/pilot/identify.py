@@ -14,10 +14,11 @@ __all__ = ["unidentified"]
 Floats = NDArray[np.float64]
 
 VAGUE = 1.0  # standard error of a logarithm from which a parameter counts as unknown
+STEADY = 0.9  # of the peak: a run that ends above has shown no decay
 RULED = 0.8  # of the spread of its prior: a parameter of which the runs say nothing
 
 
-def unidentified(law: Law, theta: Floats, members: Floats, runs: int) -> tuple[str, ...]:
+def unidentified(law: Law, theta: Floats, members: Floats, ends: Floats) -> tuple[str, ...]:
     """Warnings about a fit.
 
     Parameters
@@ -26,14 +27,19 @@ def unidentified(law: Law, theta: Floats, members: Floats, runs: int) -> tuple[s
     theta : numpy.ndarray, shape (p,)
     members : numpy.ndarray, shape (K, p)
         The ensemble; with fewer than three members nothing is said of spreads.
-    runs : int
-        How many runs were fitted.
+    ends : numpy.ndarray, shape (runs,)
+        Last rate of every run over its peak.
     """
     out = []
-    if runs < 2:
+    if len(ends) < 2:
         out.append(
             "One run only: how the loss depends on the schedule is guessed. Add runs with other"
             " schedules."
+        )
+    if np.all(ends > STEADY):
+        out.append(
+            "No run ends at a rate below its peak: what a decay gains is not determined, whatever"
+            " the intervals say. Add a run that decays."
         )
     for i in law.free:
         name, value = law.parameters[i], theta[i]
@@ -57,7 +63,7 @@ def _vague(law: Law, spread: Floats) -> list[str]:
             factor = math.exp(min(float(spread[i]), 20.0))
             out.append(
                 f"{name} is known to a factor of {factor:.2g} only: these runs hardly determine"
-                " it. A run whose rate drops in a step would."
+                " it. Losses right behind a drop of the rate would."
             )
     ruled = [
         name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = ["load_fit", "save_fit", "summary"]
 
 FORMAT = "optsched law"
 VERSION = 1
+RATES_AND_LOSS = ("peak", "last_rate", "last_loss")
 
 PathLike = str | os.PathLike[str]
 
@@ -87,16 +89,23 @@ def _built(data: dict[str, Any]) -> Fit:
     name = described["name"]
     if name not in LAWS:
         raise ValueError(f"law {name!r}, expected one of {', '.join(LAWS)}")
-    priors = {key: Prior(float(m), float(s)) for key, (m, s) in described["priors"].items()}
+    priors = {
+        key: Prior(_number(mean, f"prior of {key}"), _number(spread, f"spread of {key}", 0.0))
+        for key, (mean, spread) in described["priors"].items()
+    }
     law = LAWS[name](**priors)
-    theta = np.array([float(data["parameters"][key]) for key in law.parameters])
-    members = np.array(data["members"], float).reshape(-1, len(theta))
-    if not (np.isfinite(theta).all() and np.isfinite(members).all()):
-        raise ValueError("a parameter is no finite number")
-    scale = Scale(**{key: float(data["scale"][key]) for key in ("rate", "span", "first")})
-    if min(scale.rate, scale.span, scale.first) <= 0.0:
+    theta = np.array([_number(data["parameters"][key], key) for key in law.parameters])
+    members = np.array(data["members"], float)
+    if members.size and members.shape[1:] != theta.shape:
+        raise ValueError(f"members of shape {members.shape}, expected (K, {len(theta)})")
+    members = members.reshape(-1, len(theta))
+    if not np.isfinite(members).all():
+        raise ValueError("a parameter of a member is no finite number")
+    keys = ("rate", "span", "first")
+    scale = Scale(**{key: _number(data["scale"][key], key, 0.0) for key in keys})
+    if min(scale.rate, scale.span, scale.first) == 0.0:
         raise ValueError("the scale is not positive")
-    runs = tuple(RunNote(**run) for run in data["runs"])
+    runs = tuple(_run(run) for run in data["runs"])
     if not runs:
         raise ValueError("no runs")
     return Fit(
@@ -105,8 +114,28 @@ def _built(data: dict[str, Any]) -> Fit:
         members=members,
         scale=scale,
         runs=runs,
-        misfit=float(data["misfit"]),
-        seed_noise=float(data["seed_noise"]),
+        misfit=_number(data["misfit"], "misfit", 0.0),
+        seed_noise=_number(data["seed_noise"], "seed_noise", 0.0),
         warnings=tuple(data["warnings"]),
         cost=float(data["cost"]),
+    )
+
+
+def _number(value: Any, name: str, least: float = -math.inf) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number >= least):
+        raise ValueError(f"{name} is {value!r}, expected a finite number {_from(least)}".rstrip())
+    return number
+
+
+def _from(least: float) -> str:
+    return f">= {least:g}" if math.isfinite(least) else ""
+
+
+def _run(data: dict[str, Any]) -> RunNote:
+    note = RunNote(**data)
+    return RunNote(
+        str(note.name),
+        int(_number(note.horizon, "horizon of a run", 1.0)),
+        *(_number(getattr(note, key), f"{key} of a run", 0.0) for key in RATES_AND_LOSS),
     )
