@@ -89,9 +89,12 @@ def extend(
     """Continue a constant-then-cooldown run to more steps: the rate of its second stage."""
     from optsched.errors import OptschedError
     from optsched.schedules.files import SUFFIXES, check_writable
+    from optsched.theory.checks import positive
     from optsched.theory.horizons import extend_wsd, two_stages
 
     required(from_steps=from_steps, to_steps=to_steps)
+    if peak is not None:
+        positive("peak", peak)
     if output:
         check_writable(output, force, suffixes=SUFFIXES)
     found = extend_wsd(from_steps, to_steps, cooldown)  # type: ignore[arg-type]
@@ -133,9 +136,12 @@ def cooldown(
 ) -> None:
     """Carry a tuned rate to a longer or shorter linear cooldown."""
     from optsched.schedules.family_pieces import number
+    from optsched.theory.checks import positive
     from optsched.theory.horizons import cooldown_scale
 
     required(horizon=horizon, from_cooldown=from_cooldown, to_cooldown=to_cooldown)
+    if peak is not None:
+        positive("peak", peak)
     number("from_cooldown", from_cooldown, 0.0, 1.0)
     number("to_cooldown", to_cooldown, 0.0, 1.0)
     before = cooldown_scale(horizon, from_cooldown)  # type: ignore[arg-type]

@@ -38,6 +38,7 @@ Floats = NDArray[np.float64]
 RULES = ("linear", "sgd", "sqrt", "sign")
 # The rule that saturates, for each of those that do not know about noise.
 REFERENCE = {"linear": "sgd", "sqrt": "sign"}
+LARGEST = 1e100  # batch size or noise scale
 TRUSTED = 0.1  # difference between the two up to which the simple rule is called valid
 
 
@@ -68,6 +69,15 @@ def _batches(batch: ArrayLike, field: str = "batch") -> Floats:
     bad = sizes[~(np.isfinite(sizes) & (sizes > 0.0))]
     if bad.size:
         raise InvalidProblem(field, float(bad[0]), "finite numbers > 0")
+    return sizes
+
+
+def _bounded(field: str, sizes: Any) -> Any:
+    """``sizes`` > 0 as they are, if their ratios are far from overflow."""
+    for worst in (float(np.min(sizes)), float(np.max(sizes))):
+        if not 1.0 / LARGEST <= worst <= LARGEST:
+            allowed = f"numbers from {1.0 / LARGEST:g} to {LARGEST:g}"
+            raise InvalidProblem(field, worst, allowed)
     return sizes
 
 
@@ -188,14 +198,16 @@ def rate_factor(
     """
     if rule not in RULES:
         raise InvalidProblem("rule", rule, "one of " + ", ".join(RULES))
-    ratio = _batches(batch) / positive("from_batch", from_batch)
+    ratio = _bounded("batch", _batches(batch)) / _bounded(
+        "from_batch", positive("from_batch", from_batch)
+    )
     if rule == "linear":
         return ratio
     if rule == "sqrt":
         return np.sqrt(ratio)
     if noise_scale is None:
         raise InvalidProblem("noise_scale", None, f"a number > 0, which rule {rule} needs")
-    start = from_batch / positive("noise_scale", noise_scale)
+    start = from_batch / _bounded("noise_scale", positive("noise_scale", noise_scale))
     end = ratio * start
     if rule == "sgd":
         return (1.0 + 1.0 / start) / (1.0 + 1.0 / end)

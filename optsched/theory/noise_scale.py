@@ -27,6 +27,9 @@ __all__ = ["NoiseScale", "RunningNoiseScale", "per_example", "sgd_noise_scale", 
 
 Floats = NDArray[np.float64]
 
+LARGEST = 1e60  # entry of a gradient: products of squared norms are far from overflow
+MOST = 1e150  # average along a run, whose square is taken
+
 
 @dataclass(frozen=True)
 class NoiseScale:
@@ -97,9 +100,9 @@ def _squares(field: str, values: ArrayLike) -> Floats:
     array = np.atleast_1d(real_array(field, values)).astype(np.float64)
     if array.ndim != 1 or not array.size:
         raise InvalidProblem(field, f"shape {array.shape}", "shape (n,), n >= 1")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0.0)))
+    bad = np.flatnonzero(~((array >= 0.0) & (array <= LARGEST**2)))
     if bad.size:
-        allowed = f"squared norms, finite numbers >= 0 (at {bad[0]})"
+        allowed = f"squared norms, numbers from 0 to {LARGEST**2:g} (at {bad[0]})"
         raise InvalidProblem(field, float(array[bad[0]]), allowed)
     return array
 
@@ -193,6 +196,8 @@ def per_example(gradients: ArrayLike, *, size: int = 1) -> NoiseScale:
     if not np.isfinite(rows).all():
         at = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
         raise InvalidProblem("gradients", f"a number that is not finite in row {at}", "finite ones")
+    if np.abs(rows).max() > LARGEST:
+        raise InvalidProblem("gradients", float(np.abs(rows).max()), f"at most {LARGEST:g} in size")
     n = rows.shape[0]
     mean = rows.mean(0)
     off = rows - mean
@@ -257,8 +262,8 @@ class RunningNoiseScale:
     def added(self, trace: float, gradient_square: float) -> RunningNoiseScale:
         """Averages with one more pair of estimates, of `per_example` for example."""
         for field, value in (("trace", trace), ("gradient_square", gradient_square)):
-            if not math.isfinite(value):
-                raise InvalidProblem(field, value, "a finite number")
+            if not abs(value) <= MOST:
+                raise InvalidProblem(field, value, f"a number up to {MOST:g} in size")
         d = self.decay
         weight = d * self.weight + (1.0 - d)
         new = (1.0 - d) / weight

@@ -58,6 +58,9 @@ def _targets(values: ArrayLike, samples: int, center: bool) -> Floats:
         y = y - y.mean(0)
     if not np.any(y != y[0]) and (center or not np.any(y)):
         raise InvalidProblem("targets", float(y[0, 0]), "numbers that are not all the same")
+    largest = float(np.abs(y).max())
+    if not 1e-100 < largest < 1e100:
+        raise InvalidProblem("targets", largest, "a largest entry from 1e-100 to 1e100 in size")
     return y
 
 
