@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optsched.commands.pilot_common import log_options, reading, warn
+from optsched.commands.pilot_common import keep_inputs, log_options, reading, warn
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def fit(
         check_writable(output, force, suffixes=(".json",))
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    keep_inputs((output, plot), runs)
     from optsched.pilot.fitting import fit as run_fit
     from optsched.pilot.heldout import choose
     from optsched.pilot.heldout import held_out as judge

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from optsched.commands.options import Number
-from optsched.errors import InvalidProblem
+from optsched.errors import BadFile, InvalidProblem
 
 if TYPE_CHECKING:
     from optsched.pilot.prediction import Comparison
 
-__all__ = ["comparison_rows", "log_options", "reading", "show_comparison", "warn"]
+__all__ = [
+    "comparison_rows",
+    "keep_inputs",
+    "log_options",
+    "reading",
+    "show_comparison",
+    "warn",
+    "whole_steps",
+]
 
 LOG_OPTIONS = (
     click.option(
@@ -52,15 +62,28 @@ def reading(options: dict[str, Any], *, loss: bool = True) -> dict[str, Any]:
     if loss:
         given["loss"] = name
     if warmup is not None:
-        if warmup != int(warmup):
-            raise InvalidProblem("warmup", warmup, "a whole number of steps >= 0")
-        given["warmup"] = int(warmup)
+        given["warmup"] = whole_steps("warmup", warmup)
     if columns is not None:
         pairs = [part.partition("=") for part in columns.split(",")]
         if any(not (key and middle and value) for key, middle, value in pairs):
             raise InvalidProblem("columns", columns, "step=NAME,lr=NAME,loss=NAME")
         given["columns"] = {key.strip(): value for key, _, value in pairs}
     return given
+
+
+def whole_steps(field: str, value: float, low: int = 0) -> int:
+    """An option that counts steps, as a whole number of ``low`` or more."""
+    if not (math.isfinite(value) and value == int(value) and value >= low):
+        raise InvalidProblem(field, value, f"a whole number of steps >= {low}")
+    return int(value)
+
+
+def keep_inputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
+    """Refuse to write over what is read: --force is for results, a log cannot be made again."""
+    read = {Path(path).resolve() for path in inputs if path is not None}
+    for path in outputs:
+        if path is not None and Path(path).resolve() in read:
+            raise BadFile(f"{path}: is read by this command; give another file to write")
 
 
 def warn(lines: Iterable[str]) -> None:
@@ -78,14 +101,16 @@ def show_comparison(title: str, found: Comparison, notes: Sequence[str] = ()) ->
     """Table of predicted final losses, the best first."""
     from optsched.commands.rules_common import show
 
+    small = min((abs(row.loss) for row in found.rows if row.loss), default=1.0)
+    digits = max(4, 4 - math.floor(math.log10(small)))  # a loss of 1e-6 keeps its digits
     share = f"{100 * found.level:.0f} %"
     rows = [
         (
             row.name,
             f"{row.peak:.4g}",
-            f"{row.loss:.4f}",
-            f"{row.lower:.4f} to {row.upper:.4f}",
-            "" if i == 0 else f"{row.difference:+.4f} ± {row.error:.4f}",
+            f"{row.loss:.{digits}f}",
+            f"{row.lower:.{digits}f} to {row.upper:.{digits}f}",
+            "" if i == 0 else f"{row.difference:+.{digits}f} ± {row.error:.{digits}f}",
             "" if i == 0 else ("yes" if row.apart else "cannot tell apart"),
         )
         for i, row in enumerate(found.rows)

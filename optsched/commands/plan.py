@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optsched.commands.options import Number
-from optsched.commands.pilot_common import comparison_rows, show_comparison, warn
+from optsched.commands.pilot_common import (
+    comparison_rows,
+    keep_inputs,
+    show_comparison,
+    warn,
+    whole_steps,
+)
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -93,17 +99,21 @@ def plan(
         check_writable(output, force, suffixes=SUFFIXES)
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    keep_inputs((output, plot), (law, history))
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.planning import plan as run
     from optsched.pilot.prediction import compare, predict
-    from optsched.pilot.rivals import RIVALS, rivals
+    from optsched.pilot.rivals import RIVALS, known_families, rivals
 
+    names = RIVALS
+    if families is not None:
+        names = known_families([name.strip() for name in families.split(",")])
     found = load_fit(law)
     for name in ("warmup", "from_step"):
-        options[name] = _whole(name, options[name])
+        options[name] = whole_steps(name, options[name])
     past = _history(history, history_warmup)
     result = run(
-        found, _whole("horizon", horizon), peak=_peak(peak), history=past, **options
+        found, whole_steps("horizon", horizon, 1), peak=_peak(peak), history=past, **options
     )  # fmt: skip
     start = options["from_step"]
     others = rivals(
@@ -113,7 +123,7 @@ def plan(
         warmup=options["warmup"],
         start=start,
         history=past,
-        names=RIVALS if families is None else [name.strip() for name in families.split(",")],
+        names=names,
     )
     schedules = {"plan": result.schedule, **others}
     table = compare(found, schedules, level=options["level"])
@@ -131,13 +141,9 @@ def plan(
     else:
         notes = _notes(result)
         show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
-    warn([*result.warnings, *table.warnings] if past is None else result.warnings)
-
-
-def _whole(field: str, value: float) -> int:
-    if not (math.isfinite(value) and value == int(value)):
-        raise InvalidProblem(field, value, "a whole number of steps")
-    return int(value)
+    # The plan's own warnings are those of its row.
+    others_say = [line for line in table.warnings if not line.startswith("plan: ")]
+    warn([*result.warnings, *others_say] if past is None else result.warnings)
 
 
 def _peak(text: str) -> float | None:
@@ -154,7 +160,9 @@ def _history(path: str | None, warmup: float | None) -> Any:
 
     if path is None:
         return None
-    return read_schedule(path, warmup=None if warmup is None else _whole("history_warmup", warmup))
+    return read_schedule(
+        path, warmup=None if warmup is None else whole_steps("history_warmup", warmup)
+    )
 
 
 def _numbers(result: Plan, table: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import click
@@ -10,10 +11,12 @@ import click
 from optsched.commands.options import Number
 from optsched.commands.pilot_common import (
     comparison_rows,
+    keep_inputs,
     log_options,
     reading,
     show_comparison,
     warn,
+    whole_steps,
 )
 from optsched.errors import InvalidProblem
 
@@ -68,6 +71,9 @@ def predict(
         check_writable(output, force, suffixes=(".csv",))
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    keep_inputs((output, plot), (law, *schedules))
+    if peak is not None and not 0.0 < peak < math.inf:
+        raise InvalidProblem("peak", peak, "a finite number > 0")
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.prediction import compare
     from optsched.pilot.prediction import predict as run
@@ -124,12 +130,11 @@ def _schedule(
     if text in FAMILIES and not Path(text).exists():
         if horizon is None:
             raise InvalidProblem("horizon", None, f"a number of steps for {text}; give --horizon")
-        if horizon != int(horizon) or horizon < 1:
-            raise InvalidProblem("horizon", horizon, "a whole number of steps >= 1")
+        steps = whole_steps("horizon", horizon, 1)
         family = FAMILIES[text]
         ramp = any(p.name == "warmup" for p in family.parameters)
         extra = {"warmup": int(warmup)} if warmup and ramp else {}
-        return text, family(int(horizon), peak, **extra), None
+        return text, family(steps, peak, **extra), None
     log = read_rates(text, **how)
     steps = log.steps[log.steps > 0]
     schedule = log.schedule

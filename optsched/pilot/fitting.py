@@ -26,7 +26,7 @@ from optsched.pilot.run import Run
 from optsched.pilot.seeds import average_seeds
 from optsched.schedules.checks import whole
 
-__all__ = ["Fit", "RunNote", "fit"]
+__all__ = ["LOSSES", "Fit", "RunNote", "fit"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,6 +36,7 @@ FEWEST_ROWS = 30
 HUBER = 1e-3  # relative: about the noise of a validation loss
 PRIOR_ROWS = 60.0
 SEED_NOISE = 4e-4  # relative, between two runs of one schedule: 1.2e-3 nats at a loss of 3
+LOSSES = 1e-7, 1e3  # what the ranges of the parameters are for
 TRIED = 3  # of the starts, the best before any fit
 MEMBERS, MEMBER_TOL = 40, 1e-4
 
@@ -247,6 +248,10 @@ def _checked(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         if not isinstance(run, Run):
             raise InvalidProblem("runs", type(run).__name__, "runs as read_run returns them")
+        for worst in (float(run.loss.min()), float(run.loss.max())):
+            if not LOSSES[0] <= worst <= LOSSES[1]:
+                allowed = f"{LOSSES[0]:g} to {LOSSES[1]:g}; multiply the column by a constant"
+                raise InvalidProblem(f"loss of {run.name}", worst, allowed)
     return runs
 
 
@@ -285,7 +290,7 @@ def fit(
     Raises
     ------
     InvalidProblem
-        No runs, or what is none.
+        No runs, what is none, or losses that are not from 1e-7 to 1e3.
     """
     runs = _checked(runs)
     members = whole("members", members, 0, 10_000)

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from optsched.pilot.law import Law
 
-__all__ = ["unidentified"]
+__all__ = ["ONE_RUN", "unidentified"]
 
 Floats = NDArray[np.float64]
 
+ONE_RUN = "One run only"  # how the warning begins that predictions repeat
 VAGUE = 1.0  # standard error of a logarithm from which a parameter counts as unknown
 STEADY = 0.9  # of the peak: a run that ends above has shown no decay
 RULED = 0.8  # of the spread of its prior: a parameter of which the runs say nothing
@@ -33,7 +34,7 @@ def unidentified(law: Law, theta: Floats, members: Floats, ends: Floats) -> tupl
     out = []
     if len(ends) < 2:
         out.append(
-            "One run only: how the loss depends on the schedule is guessed. Add runs with other"
+            f"{ONE_RUN}: how the loss depends on the schedule is guessed. Add runs with other"
             " schedules."
         )
     if np.all(ends > STEADY):

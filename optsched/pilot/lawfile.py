@@ -21,6 +21,7 @@ __all__ = ["load_fit", "save_fit", "summary"]
 
 FORMAT = "optsched law"
 VERSION = 1
+SLACK = 1e-9  # of a parameter at the end of its range
 RATES_AND_LOSS = ("peak", "last_rate", "last_loss")
 
 PathLike = str | os.PathLike[str]
@@ -71,7 +72,7 @@ def load_fit(path: PathLike) -> Fit:
         data = json.loads(target.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadFile(f"{target}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadFile(f"{target}: is no JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BadFile(f"{target}: is no law file; optsched fit writes one")
@@ -79,7 +80,7 @@ def load_fit(path: PathLike) -> Fit:
         raise BadFile(f"{target}: version {data.get('version')!r} of law files, expected {VERSION}")
     try:
         return _built(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BadFile(f"{target}: is no complete law file: {reason}") from error
 
@@ -101,6 +102,10 @@ def _built(data: dict[str, Any]) -> Fit:
     members = members.reshape(-1, len(theta))
     if not np.isfinite(members).all():
         raise ValueError("a parameter of a member is no finite number")
+    for row in (theta, *members):
+        for key, value, low, high in zip(law.parameters, row, law.low, law.high, strict=True):
+            if not low - SLACK <= value <= high + SLACK:
+                raise ValueError(f"{key} is {value:g}, expected {low:g} to {high:g}")
     keys = ("rate", "span", "first")
     scale = Scale(**{key: _number(data["scale"][key], key, 0.0) for key in keys})
     if min(scale.rate, scale.span, scale.first) == 0.0:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from optsched.errors import InvalidProblem
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Pieces", "Scale", "cut", "fine_edges"]
+__all__ = ["Pieces", "Scale", "check_rate", "cut", "fine_edges"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 CHANGE = 0.02  # of the peak: the rate of a piece changes by no more
 STRAIGHT = 1e-4  # of the peak: what a line through knots may leave out
+FAR = 1e6  # times the peak of the runs: powers of such a rate are far from overflow
 MOST = 4096  # pieces between two knots
 RATIO = 5.0  # times the change: the same for the logarithm of the rate
 LEAST = 1e-3  # of the peak: from there down only the rate itself matters
@@ -157,8 +158,9 @@ def cut(schedule: Schedule, steps: Ints, scale: Scale, change: float = CHANGE) -
     Raises
     ------
     InvalidProblem
-        No step, one below 1, or steps that do not increase.
+        No step, one below 1, steps that do not increase, or a rate above 1e6 times the scale.
     """
+    check_rate(schedule.peak, scale)
     steps = np.atleast_1d(np.asarray(steps, dtype=np.int64))
     if steps.size == 0 or steps[0] < 1 or np.any(np.diff(steps) <= 0):
         raise InvalidProblem("steps", steps[:5].tolist(), "increasing numbers of updates >= 1")
@@ -170,6 +172,13 @@ def cut(schedule: Schedule, steps: Ints, scale: Scale, change: float = CHANGE) -
     # A rate of 0 is one too small to matter, as powers below 1 have no derivative there.
     rate = np.maximum(rate, 1e-12)
     return Pieces(rate, length, np.searchsorted(edges, steps), scale.first)
+
+
+def check_rate(peak: float, scale: Scale) -> None:
+    """Refuse a peak rate so far from that of the runs that powers of it overflow."""
+    if not peak <= FAR * scale.rate:
+        allowed = f"at most {FAR:g} times that of the runs, {scale.rate:g}"
+        raise InvalidProblem("peak", peak, allowed)
 
 
 def _rate(schedule: Schedule, steps: Ints) -> Floats:

@@ -21,13 +21,14 @@ from optsched.control.mesh import StepMesh, graded_mesh
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.pilot.fitting import Fit
 from optsched.pilot.law import KernelLaw
-from optsched.pilot.pieces import cut
+from optsched.pilot.pieces import check_rate, cut
 from optsched.pilot.plan_objective import Past, PlanObjective, PlanTask
-from optsched.pilot.prediction import other_peak, predict
+from optsched.pilot.prediction import checked_level, other_peak, predict
 from optsched.pilot.relaxed import Relaxed
 from optsched.pilot.rivals import joined
 from optsched.schedules.checks import is_number, whole
 from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.theory.checks import decay
 
 __all__ = ["Plan", "Robust", "plan"]
 
@@ -155,6 +156,7 @@ def _checked(
             raise InvalidProblem(name, value, "a finite number >= 0")
     if not peak > 0.0:
         raise InvalidProblem("peak", peak, "a number > 0")
+    check_rate(peak, found.scale)
     if not floor < peak:
         raise InvalidProblem("floor", floor, f"a number below the peak, {peak:g}")
     text = other_peak(found, peak)
@@ -250,6 +252,9 @@ def plan(
         raise InvalidProblem("robust", robust, "one of none, mean, worst")
     if robust != "none" and len(found.members) == 0:
         raise InvalidProblem("robust", robust, "none for a fit without members")
+    checked_level(level)
+    if momentum is not None:
+        decay("momentum", momentum)
     task, warnings = _checked(found, horizon, peak, warmup, floor, from_step, history, extrapolate)
     objective, start, bound = _objective(task, robust)
     low = np.full(len(start), math.log(max(task.floor, LEAST * task.cap)))

@@ -16,11 +16,12 @@ from scipy.stats import norm
 
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
+from optsched.pilot.identify import ONE_RUN
 from optsched.pilot.pieces import cut
 from optsched.schedules.checks import integers
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Comparison", "Prediction", "Row", "compare", "other_peak", "predict"]
+__all__ = ["Comparison", "Prediction", "Row", "checked_level", "compare", "other_peak", "predict"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -100,7 +101,8 @@ class Comparison:
     warnings: tuple[str, ...]
 
 
-def _checked_level(level: float) -> float:
+def checked_level(level: float) -> float:
+    """A level of intervals, if it is strictly between 0 and 1."""
     if isinstance(level, bool) or not (isinstance(level, (int, float)) and 0.0 < level < 1.0):
         raise InvalidProblem("level", level, "a number between 0 and 1")
     return float(level)
@@ -124,6 +126,12 @@ def _warnings(found: Fit, schedule: Schedule, name: str = "") -> list[str]:
     text = other_peak(found, schedule.peak)
     if text is not None:
         out.append(text)
+    measured = found.scale.first * found.scale.span
+    if schedule.horizon < measured:
+        out.append(
+            f"{schedule.horizon:,} steps end before the first loss of the runs, at step"
+            f" {measured:,.0f}: nothing is known of so short a run."
+        )
     if schedule.horizon > 10 * found.horizon:
         out.append(
             f"{schedule.horizon:,} steps are {schedule.horizon / found.horizon:.3g} times the"
@@ -176,7 +184,7 @@ def predict(
     InvalidProblem
         Steps that do not increase from 1, or past the horizon; a level not between 0 and 1.
     """
-    level = _checked_level(level)
+    level = checked_level(level)
     at = default_steps(schedule, schedule.horizon) if steps is None else integers("steps", steps)
     if at.size and at[-1] > schedule.horizon:
         raise InvalidProblem("steps", int(at[-1]), f"at most {schedule.horizon}, the horizon")
@@ -210,11 +218,12 @@ def compare(found: Fit, schedules: Mapping[str, Schedule], *, level: float = LEV
         noise of two seeds, and half the misfit of the law where the schedules differ, as laws err
         with the shape too; two equal schedules differ by the noise alone.
     """
-    level = _checked_level(level)
+    level = checked_level(level)
     if not schedules:
         raise InvalidProblem("schedules", 0, "one schedule or more")
     factor = float(norm.ppf(0.5 + 0.5 * level))
-    finals, members, warnings = {}, {}, []
+    finals, members = {}, {}
+    warnings = [line for line in found.warnings if line.startswith(ONE_RUN)]
     for name, schedule in schedules.items():
         loss, own = _curves(found, schedule, np.array([schedule.horizon]))
         finals[name], members[name] = float(loss[0]), own[:, 0]

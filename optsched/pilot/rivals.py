@@ -33,6 +33,14 @@ def joined(history: Schedule | None, start: int, rest: Schedule) -> Schedule:
     return Schedule.from_knots(steps, eta=eta, horizon=start + rest.horizon)
 
 
+def known_families(names: Sequence[str]) -> Sequence[str]:
+    """``names`` as they are, if every one is a family."""
+    for name in names:
+        if name not in FAMILIES:
+            raise InvalidProblem("families", name, "one of " + ", ".join(FAMILIES))
+    return names
+
+
 def rivals(
     found: Fit,
     horizon: int,
@@ -70,9 +78,7 @@ def rivals(
         An unknown family.
     """
     out = {}
-    for name in names:
-        if name not in FAMILIES:
-            raise InvalidProblem("families", name, "one of " + ", ".join(FAMILIES))
+    for name in known_families(names):
         family = FAMILIES[name]
         known = [p.name for p in family.parameters]
         fixed: dict[str, float] = {"warmup": warmup} if "warmup" in known else {}
