@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ SHAPES = {
 }
 
 
-def made_fit(name: str, *, members: Sequence[Sequence[float]] = (), law: Law | None = None) -> Fit:
+def made_fit(name: str, *, members: Any = (), law: Law | None = None) -> Fit:
     """A fit with known parameters, as if to runs of the peak and span of `SCALE`."""
     law = LAWS[name]() if law is None else law
     theta = np.array(THETAS[name])
