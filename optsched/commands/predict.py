@@ -135,6 +135,8 @@ def _schedule(
         ramp = any(p.name == "warmup" for p in family.parameters)
         extra = {"warmup": int(warmup)} if warmup and ramp else {}
         return text, family(steps, peak, **extra), None
+    if not (Path(text).exists() or Path(text).suffix):
+        raise InvalidProblem("schedules", text, "a file, or one of " + ", ".join(FAMILIES))
     log = read_rates(text, **how)
     steps = log.steps[log.steps > 0]
     schedule = log.schedule

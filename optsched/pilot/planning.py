@@ -146,16 +146,16 @@ def _checked(
     warmup = whole("warmup", warmup, 0, horizon - start - 1)
     if history is not None:
         if history.horizon < start:
-            raise InvalidProblem("history", f"{history.horizon} steps", f"{start}, from_step")
+            allowed = f"{start} steps at least, from_step"
+            raise InvalidProblem("history", f"{history.horizon} steps", allowed)
         if warmup:
             raise InvalidProblem("warmup", warmup, "0 when a run is continued")
     if peak is None:
         peak = found.peaks[1] if history is None else max(history.peak, found.peaks[0])
-    for name, value in (("peak", peak), ("floor", floor)):
-        if not (is_number(value) and math.isfinite(value) and value >= 0.0):
-            raise InvalidProblem(name, value, "a finite number >= 0")
-    if not peak > 0.0:
-        raise InvalidProblem("peak", peak, "a number > 0")
+    if not (is_number(peak) and math.isfinite(peak) and peak > 0.0):
+        raise InvalidProblem("peak", peak, "a finite number > 0")
+    if not (is_number(floor) and math.isfinite(floor) and floor >= 0.0):
+        raise InvalidProblem("floor", floor, "a finite number >= 0")
     check_rate(peak, found.scale)
     if not floor < peak:
         raise InvalidProblem("floor", floor, f"a number below the peak, {peak:g}")
