@@ -239,7 +239,7 @@ HISTORY = ramped(500, 10, SHAPES["constant"])
         ("warmup", {"warmup": -1}),
         ("robust", {"robust": "best"}),
         ("robust", {"robust": "mean"}),  # a fit without members
-        ("beta", {"momentum": 1.5}),
+        ("momentum", {"momentum": 1.5}),
         ("level", {"level": 2.0}),
         ("from_step", {"from_step": 10}),
         ("from_step", {"history": HISTORY}),
