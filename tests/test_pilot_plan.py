@@ -211,7 +211,9 @@ def test_another_peak_is_refused_unless_asked_for() -> None:
         best = plan(found, 1000, peak=peak, extrapolate=True)
         assert any("Peak rate" in line for line in best.warnings)
         assert best.schedule.peak == pytest.approx(peak, rel=1e-6)
-    assert plan(found, 1000, peak=PEAK * 1.001).warnings == ()
+    assert plan(found, 5000, peak=PEAK * 1.001).warnings == ()
+    (short,) = plan(found, 1000).warnings  # the first loss of the runs is at step 2,160
+    assert "nothing is known of so short a run" in short
 
 
 def test_momentum_is_written_as_beta() -> None:
