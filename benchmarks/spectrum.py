@@ -2,7 +2,7 @@
 
 Bias, standard deviation and coverage over synthetic power-law features, by (a, b, noise, p); then
 random ReLU features of scikit-learn's digits, if that is installed. ``--sets`` draws for each row:
-16 rows of 20 are 320 sets, about 6 minutes on one core. ``--plot FILE`` for the figure of the docs.
+33 rows are 630 sets, about 10 minutes on one core. ``--plot FILE`` for the figure of the docs.
 """
 
 from __future__ import annotations
