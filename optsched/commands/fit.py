@@ -71,17 +71,18 @@ def fit(
         save_fit(found, output, overwrite=force)
     if plot is not None:
         _plot(found, logs, plot, force)
+    written = [path for path in (output, plot) if path]
     if as_json:
         rows = {one.law: {"error": one.error, "runs": list(one.runs)} for one in table}
         click.echo(json.dumps({**summary(found), "held_out": rows}))
     else:
         for log in logs:
             click.echo(log.summary())
-        _report(found, table)
+        _report(found, table, written)
     warn(found.warnings)
 
 
-def _report(found: Fit, table: list[Any]) -> None:
+def _report(found: Fit, table: list[Any], written: list[str]) -> None:
     from optsched.commands.rules_common import show
 
     rows = [
@@ -102,6 +103,8 @@ def _report(found: Fit, table: list[Any]) -> None:
         rows = [(one.law, f"{1e3 * one.error:.2f}") for one in table]
         columns = ("law", "held-out error, 1e-3 nats")
         show({}, False, title="", columns=columns, rows=rows)
+    for path in written:
+        click.echo(f"wrote {path}")
 
 
 def _plot(found: Fit, logs: list[Any], path: str, force: bool) -> None:

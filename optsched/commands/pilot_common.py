@@ -115,5 +115,12 @@ def show_comparison(title: str, found: Comparison, notes: Sequence[str] = ()) ->
         )
         for i, row in enumerate(found.rows)
     ]
-    columns = ("schedule", "peak", "final loss", f"{share} interval", "to the best", "different")
+    columns = (
+        "schedule",
+        "peak",
+        "final loss",
+        f"{share} interval",
+        "to the best ± s.e.",
+        "different",
+    )
     show({}, False, title=title, columns=columns, rows=rows, notes=notes)

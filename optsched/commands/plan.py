@@ -139,7 +139,7 @@ def plan(
     if as_json:
         click.echo(json.dumps(_numbers(result, table)))
     else:
-        notes = _notes(result)
+        notes = [*_notes(result), *(f"wrote {path}" for path in (output, plot) if path)]
         show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]
@@ -156,13 +156,14 @@ def _peak(text: str) -> float | None:
 
 
 def _history(path: str | None, warmup: float | None) -> Any:
-    from optsched.pilot.logs import read_schedule
+    from optsched.pilot.logs import read_rates
 
     if path is None:
         return None
-    return read_schedule(
-        path, warmup=None if warmup is None else whole_steps("history_warmup", warmup)
-    )
+    log = read_rates(path, warmup=None if warmup is None else whole_steps("history_warmup", warmup))
+    # What was assumed of the steps before the first row moves the plan.
+    warn(note for note in log.notes if "no warm-up is assumed" in note)
+    return log.schedule
 
 
 def _numbers(result: Plan, table: Any) -> dict[str, Any]:
@@ -183,7 +184,8 @@ def _numbers(result: Plan, table: Any) -> dict[str, Any]:
 
 def _notes(result: Plan) -> list[str]:
     out = [
-        f"KKT residual {result.residual:.1e}; replay {result.replay_gap:+.1e} nats to the solver"
+        "rivals: the same peak and warm-up, their shape tuned under the law",
+        f"KKT residual {result.residual:.1e}; replay {result.replay_gap:+.1e} nats to the solver",
     ]
     if not math.isnan(result.lower_bound):
         out.insert(

@@ -114,8 +114,11 @@ def predict(
         click.echo(json.dumps({"level": level, "schedules": comparison_rows(table),
                                "warnings": warnings}))  # fmt: skip
     else:
-        show_comparison(f"law {found.law.name} of {law}", table)
-    warn(table.warnings)
+        notes = [f"wrote {path}" for path in (output, plot) if path]
+        if any(steps is None for _, steps in given.values()):
+            notes.insert(0, "families have their default shape")
+        show_comparison(f"law {found.law.name} of {law}", table, notes)
+    warn([*table.warnings, *(w for c in curves.values() for w in c.warnings if len(curves) == 1)])
 
 
 def _schedule(
@@ -125,13 +128,13 @@ def _schedule(
     from pathlib import Path
 
     from optsched.pilot.logs import read_rates
-    from optsched.schedules.families import FAMILIES
+    from optsched.schedules.families import ALIASES, FAMILIES
 
-    if text in FAMILIES and not Path(text).exists():
+    if not Path(text).exists() and (text in FAMILIES or text in ALIASES):
         if horizon is None:
             raise InvalidProblem("horizon", None, f"a number of steps for {text}; give --horizon")
         steps = whole_steps("horizon", horizon, 1)
-        family = FAMILIES[text]
+        family = FAMILIES[ALIASES.get(text, text)]
         ramp = any(p.name == "warmup" for p in family.parameters)
         extra = {"warmup": int(warmup)} if warmup and ramp else {}
         return text, family(steps, peak, **extra), None

@@ -20,7 +20,7 @@ from scipy.optimize import least_squares, nnls
 
 from optsched.errors import InvalidProblem
 from optsched.pilot.identify import unidentified
-from optsched.pilot.law import Law, fsl
+from optsched.pilot.law import KernelLaw, Law, Prior, fsl
 from optsched.pilot.pieces import Pieces, Scale, cut
 from optsched.pilot.run import Run
 from optsched.pilot.seeds import average_seeds
@@ -37,6 +37,7 @@ HUBER = 1e-3  # relative: about the noise of a validation loss
 PRIOR_ROWS = 60.0
 SEED_NOISE = 4e-4  # relative, between two runs of one schedule: 1.2e-3 nats at a loss of 3
 LOSSES = 1e-7, 1e3  # what the ranges of the parameters are for
+NOISE = 0.05  # of the loss: what a constant rate adds to it, to a factor of e
 TRIED = 3  # of the starts, the best before any fit
 MEMBERS, MEMBER_TOL = 40, 1e-4
 
@@ -294,7 +295,7 @@ def fit(
     """
     runs = _checked(runs)
     members = whole("members", members, 0, 10_000)
-    law = fsl() if law is None else law
+    law = _with_noise(fsl() if law is None else law, runs)
     scale = _scale(runs)
     rows = max(min(MOST_ROWS, ALL_ROWS // len(runs)), FEWEST_ROWS)
     thin = [_thinned(run, rows) for run in runs]
@@ -327,6 +328,17 @@ def fit(
     ends = np.array([run.last_rate / run.peak for run in drafted.runs])
     told = unidentified(law, theta, drafted.members, ends)
     return replace(drafted, warnings=told)
+
+
+def _with_noise(law: Law, runs: Sequence[Run]) -> Law:
+    """The law with a weak prior of its noise, which runs without a decay do not show at all."""
+    if not isinstance(law, KernelLaw) or "q" not in law.priors or "log_noise" in law.priors:
+        return law
+    if law.priors["q"].spread == 0.0:
+        return law
+    loss = float(np.median([run.loss[-1] for run in runs]))
+    prior = Prior(math.log(NOISE * loss), 1.0)
+    return replace(law, priors={**law.priors, "log_noise": prior})
 
 
 def _scale(runs: Sequence[Run]) -> Scale:

@@ -140,6 +140,17 @@ def _warnings(found: Fit, schedule: Schedule, name: str = "") -> list[str]:
     return [f"{name}: {line}" if name else line for line in out]
 
 
+def _too_early(found: Fit, steps: Ints) -> list[str]:
+    """A warning if losses are wanted from before those of the runs."""
+    first = round(found.scale.first * found.scale.span)
+    if steps[0] >= 0.9 * first or steps[-1] < first:
+        return []
+    return [
+        f"Losses before step {first:,}, the first of the runs, are no prediction: the law is not"
+        " made for the start of training."
+    ]
+
+
 def _curves(found: Fit, schedule: Schedule, steps: Ints) -> tuple[Floats, Floats]:
     """Loss (k,) of the fit and (K, k) of its members."""
     pieces = cut(schedule, steps, found.scale)
@@ -153,11 +164,11 @@ def _spread(found: Fit, loss: Floats, members: Floats) -> Floats:
     return np.sqrt(shared + found.misfit**2 + (found.seed_noise * loss) ** 2)
 
 
-def default_steps(schedule: Schedule, horizon: int) -> Ints:
-    """Steps at which a curve is shown: an even choice, with the knots where they are few."""
-    even = np.linspace(horizon / ROWS, horizon, ROWS).round().astype(np.int64)
-    knots = schedule.steps[(schedule.steps > 0) & (schedule.steps < horizon)]
-    return np.unique(np.concatenate([even[even > 0], knots[:ROWS], [horizon]]))
+def default_steps(found: Fit, schedule: Schedule) -> Ints:
+    """Steps at which a curve is shown: even, from the first that the runs have a loss for."""
+    horizon = schedule.horizon
+    first = min(max(round(found.scale.first * found.scale.span), 1), horizon)
+    return np.unique(np.linspace(first, horizon, ROWS).round().astype(np.int64))
 
 
 def predict(
@@ -171,7 +182,8 @@ def predict(
     schedule : Schedule
         With its warm-up.
     steps : array_like of int, shape (k,), optional
-        Numbers of updates done, from 1, increasing; about 200 up to the horizon if not given.
+        Numbers of updates done, from 1, increasing; about 200 if not given, from the
+        first step with a loss in the runs up to the horizon.
     level : float
         Probability that the loss of one run lies in the interval.
 
@@ -185,7 +197,7 @@ def predict(
         Steps that do not increase from 1, or past the horizon; a level not between 0 and 1.
     """
     level = checked_level(level)
-    at = default_steps(schedule, schedule.horizon) if steps is None else integers("steps", steps)
+    at = default_steps(found, schedule) if steps is None else integers("steps", steps)
     if at.size and at[-1] > schedule.horizon:
         raise InvalidProblem("steps", int(at[-1]), f"at most {schedule.horizon}, the horizon")
     loss, members = _curves(found, schedule, at)
@@ -197,7 +209,7 @@ def predict(
         loss - half,
         loss + half,
         level,
-        tuple(_warnings(found, schedule)),
+        (*_warnings(found, schedule), *_too_early(found, at)),
     )
 
 

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import simpson
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
 from optsched.pilot.law import KernelLaw
 
@@ -33,6 +32,8 @@ Floats = NDArray[np.float64]
 
 POINTS = 601  # of the clock-to-go
 ROWS = 60  # final clocks of the first grid
+# Simpson's rule, over the spacing.
+WEIGHTS = np.array([1.0, *([4.0, 2.0] * (POINTS // 2))[:-1], 1.0]) / 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +95,10 @@ def relaxed_plan(
         togo = np.expm1(v) / speed
         stretch = np.exp(v) / speed
         kernel = np.maximum(-speed * law.tail(speed * togo, theta[5])[1], 1e-300)
-        level = _multiplier(kernel, stretch, v, g, p, cap, floor, steps)
-        rate = _rate(level, kernel, g, p, cap, floor)
-        noise = b * float(simpson(kernel * rate**p * stretch, x=v))
+        free = np.log(g / (p * kernel)) / (p + g)
+        area = WEIGHTS * (v[1] - v[0]) * stretch
+        rate = _path_rate(free, area, p + g, g, math.log(cap), floor, steps)
+        noise = b * float((kernel * rate**p) @ area)
         spent = rate**-g * stretch
         left = np.append(0.0, np.cumsum(0.5 * (spent[1:] + spent[:-1]) * np.diff(v)))
         return noise, togo, rate, left
@@ -124,20 +126,26 @@ def relaxed_plan(
     return Relaxed(min(float(found.fun), loss(tau)), togo, rate, left)
 
 
-def _rate(level: float, kernel: Floats, g: float, p: float, cap: float, floor: float) -> Floats:
-    """Minimiser of the Lagrangian at a logarithm of its multiplier."""
-    free = np.exp(np.clip((level + math.log(g / p) - np.log(kernel)) / (p + g), -200.0, 200.0))
-    return np.clip(free, floor, cap)
+def _path_rate(
+    free: Floats, area: Floats, power: float, g: float, log_cap: float, floor: float, steps: float
+) -> Floats:
+    """Rates of the path whose time is that of the steps, by the multiplier's logarithm.
 
+    Where no multiplier gives it, rates at the cap take longest for their clock or are too slow:
+    the nearest path is returned.
+    """
+    log_floor = math.log(floor) if floor > 0.0 else -600.0
 
-def _multiplier(
-    kernel: Floats, stretch: Floats, v: Floats, g: float, p: float, cap: float, floor: float,
-    steps: float,
-) -> float:  # fmt: skip
-    """Logarithm of the multiplier whose path takes as many steps as there are."""
-    low, high = -300.0, 300.0
-    for _ in range(80):
-        level = 0.5 * (low + high)
-        spent = float(simpson(_rate(level, kernel, g, p, cap, floor) ** -g * stretch, x=v))
-        low, high = (low, level) if spent < steps else (level, high)
-    return 0.5 * (low + high)
+    def rate(level: float) -> Floats:
+        return np.exp(np.clip(free + level / power, log_floor, log_cap))
+
+    def excess(level: float) -> float:
+        return math.log(float(rate(level) ** -g @ area) / steps)
+
+    low, high = (power * (bound - extreme) for bound, extreme in (
+        (log_floor, float(free.max())), (log_cap, float(free.min()))))  # fmt: skip
+    if excess(high) >= 0.0:
+        return rate(high)
+    if excess(low) <= 0.0:
+        return rate(low)
+    return rate(float(brentq(excess, low, high, xtol=1e-11, rtol=1e-14)))

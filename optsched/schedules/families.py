@@ -46,6 +46,7 @@ from optsched.schedules.family_steps import multi_step, step
 from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = [
+    "ALIASES",
     "FAMILIES",
     "Averaging",
     "Family",
@@ -284,3 +285,5 @@ def _registry() -> dict[str, Family]:
 
 
 FAMILIES: dict[str, Family] = _registry()
+# Short names that commands take too.
+ALIASES = {"wsd": "wsd_linear", "power": "power_law"}
