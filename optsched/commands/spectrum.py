@@ -170,9 +170,12 @@ def _report(measured: MeasuredSpectrum, solution: Solution | None, options: dict
     ]
     notes = [f"warning: {line}" for line in measured.warnings]
     if solution is not None:
+        problem, peak = solution.problem, solution.schedule.peak
+        bound = " (at bound)" if peak >= problem.eta_cap * (1.0 - 1e-9) else ""
         notes.append(
-            f"T = {solution.problem.horizon:,}: excess loss {solution.excess_loss:.6g}, peak rate"
-            f" {solution.schedule.peak:.4g}"
+            f"T = {problem.horizon:,}, m = {problem.batch_size:g}: excess loss"
+            f" {solution.excess_loss:.6g}, within {100 * solution.certificate.certified_gap:.2g} %"
+            f" of optimal; peak rate {peak:.4g}{bound}"
         )
     notes += [f"wrote {path}" for path in (options["output"], options["plot"]) if path]
     samples = "exact" if math.isinf(measured.samples) else f"n = {measured.samples:g}"
