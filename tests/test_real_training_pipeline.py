@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shlex
 from pathlib import Path
@@ -22,6 +23,7 @@ from optsched.studies.sweep import Progress, Row
 pytest.importorskip("optax")
 
 from benchmarks.real_training import __main__ as command
+from benchmarks.real_training import recipe as recipe_command
 from benchmarks.real_training.carry import optsched
 from benchmarks.real_training.measure import (
     Averages,
@@ -226,7 +228,7 @@ def test_a_measured_run_is_the_run_with_its_averages() -> None:
 
 
 def test_rules_of_the_recipe() -> None:
-    assert [batch_for(noise) for noise in (3.0, 8.0, 31.9, 32.0, 1e6)] == [1, 2, 4, 8, 64]
+    assert [batch_for(noise) for noise in (0.5, 3.0, 31.9, 32.0, 1e6)] == [1, 2, 16, 32, 64]
     with pytest.raises(InvalidProblem, match="noise_scale"):
         batch_for(math.nan)
     assert widths_for(32, 16.0) == 64  # parameters, with the square of the width, by 4
@@ -287,3 +289,18 @@ def test_a_folder_of_other_sizes_is_refused(
     run_stage(tmp_path / "peaks", TOY.peak_cells()[:1], TINY, 1)
     assert command.main(["--output", str(tmp_path), *ARGUMENTS]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_recipe_makes_every_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--output", str(tmp_path), "--workers", "1", "--compute", "2e9"]
+    assert recipe_command.main(arguments) == 0
+    first = (tmp_path / "recipe.json").read_text(encoding="utf-8")
+    choices = json.loads(first)
+    assert choices["width"] % 8 == 0
+    assert choices["batch"] <= choices["noise_scale"]
+    assert choices["warmup"] >= 25
+    assert set(choices["losses"]) == {"plan", "linear", "constant"}
+    assert capsys.readouterr().out.count("\n| ") == 10  # eight choices, and the next run
+    assert recipe_command.main(arguments) == 0  # the same again, with what is there
+    assert (tmp_path / "recipe.json").read_text(encoding="utf-8") == first

@@ -60,11 +60,11 @@ class Protocol:
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    short: int = 800
+    short: int = 750
     factor: int = 4
-    warmup: int = 100
+    warmup: int = 75
     seeds: int = 3
-    peaks: tuple[float, ...] = (4e-3, 8e-3, 16e-3, 32e-3)
+    peaks: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
     finals: tuple[float, ...] = (0.0, 0.03, 0.1)
     cooldowns: tuple[float, ...] = (0.2, 0.4, 0.7)
     drop: tuple[float, float] = (0.6, 0.2)

@@ -44,16 +44,17 @@ from optsched.theory.stability import SharpnessTrace, UpdateRule, stable_warmup
 
 __all__ = ["Choices", "batch_for", "main", "widths_for"]
 
-WIDTHS = (16, 32, 48)
+WIDTHS = (16, 24, 32)
 WIDTH_STEP = 8
 EXPONENT = 0.5  # of parameters in compute: Hoffmann et al., arXiv 2203.15556
 SMALL = 1.0 / 8.0  # compute of a run that chooses the width, over the budget
 SHORT = 1.0 / 4.0  # steps of the pilots, over those of the run
 FIRST_BATCH = 8
 FIRST_PEAK, FIRST_WIDTH = 0.016, 48  # the rate of Adam goes as 1 / width
-EXTRA = 0.25  # samples that a larger batch may cost
+EXTRA = 1.0  # samples that a larger batch may cost: twice as many at the critical batch size
 PEAKS = (0.5, 1.0, 2.0)
 DECAYS = (0.3, 1.0, 3.0)  # steps of a pilot over 1 / (rate x decay)
+SHARPNESS_POINTS = 8  # along the ramp
 WINDOWS = (1.0 / 40.0, 1.0 / 10.0)  # of averages, over the steps of the run
 
 
@@ -62,7 +63,7 @@ class Choices:
     """What has been chosen so far, with the numbers behind it."""
 
     compute: float
-    recipe: Recipe = field(default_factory=lambda: Recipe(batch=FIRST_BATCH, blocks=128))
+    recipe: Recipe = field(default_factory=lambda: Recipe(batch=FIRST_BATCH, blocks=64))
     peak: float = FIRST_PEAK
     steps: int = 0
     warmup: int = 0
@@ -101,7 +102,7 @@ def widths_for(width: int, factor: float) -> int:
 
 
 def batch_for(noise_scale: float, most: int = 64) -> int:
-    """Largest power of two that costs at most a quarter more samples than tiny batches do."""
+    """Largest power of two that costs at most twice the samples of tiny batches."""
     if not noise_scale > 0.0:
         raise InvalidProblem("noise_scale", noise_scale, "a number > 0: measure on more batches")
     batch = 1
@@ -208,10 +209,11 @@ class _Script:
         chosen = self.choices
         recipe, length = chosen.recipe, chosen.short // 2 // chosen.recipe.every
         ramp = chosen.peak * np.arange(1, length * recipe.every + 1) / (length * recipe.every)
+        stride = max(1, length // SHARPNESS_POINTS) * recipe.every
         seen: list[tuple[int, float, float]] = []
 
         def visit(step: int, parameters: Any, state: Any) -> None:
-            if step:
+            if step and step % stride == 0:
                 found = sharpness(parameters, state, recipe)
                 seen.append((step, found.value, found.error))
 
@@ -348,7 +350,7 @@ def _main(argv: Sequence[str] | None) -> None:
     )
     output_folder(parser)
     parser.add_argument(
-        "--compute", type=float, default=3e11, help="budget: 6 x parameters x characters"
+        "--compute", type=float, default=1.5e11, help="budget: 6 x parameters x characters"
     )
     args = parser.parse_args(argv)
     if not 1e8 <= args.compute <= 1e18:

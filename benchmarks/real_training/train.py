@@ -44,7 +44,7 @@ class Recipe:
     """
 
     shape: Shape = field(default_factory=Shape)
-    batch: int = 32
+    batch: int = 8
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1
