@@ -278,7 +278,7 @@ def test_the_command_of_the_kernel_resumes_and_writes_in_its_folder_alone(
     args = ["--output", str(tmp_path / "out"), "--width", "24", "--runs", "4", "--workers", "1"]
     assert kernel_command.main([*args, "--horizons", "20"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("\n| 20 | ") == 7
+    assert shown.count("\n| 20 | ") == 8
     wanted = (tmp_path / "out" / "kernel.csv").read_bytes()
     (cell,) = (tmp_path / "out" / "kernel" / "cells").iterdir()
     stamp = cell.stat().st_mtime_ns
