@@ -111,7 +111,7 @@ def plan(
     found = load_fit(law)
     for name in ("warmup", "from_step"):
         options[name] = whole_steps(name, options[name])
-    past = _history(history, history_warmup)
+    past, assumed = _history(history, history_warmup)
     result = run(
         found, whole_steps("horizon", horizon, 1), peak=_peak(peak), history=past, **options
     )  # fmt: skip
@@ -143,7 +143,7 @@ def plan(
         show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]
-    warn([*result.warnings, *others_say] if past is None else result.warnings)
+    warn([*assumed, *result.warnings, *(others_say if past is None else [])])
 
 
 def _peak(text: str) -> float | None:
@@ -155,15 +155,15 @@ def _peak(text: str) -> float | None:
         raise InvalidProblem("peak", text, "auto or a number > 0") from None
 
 
-def _history(path: str | None, warmup: float | None) -> Any:
+def _history(path: str | None, warmup: float | None) -> tuple[Any, list[str]]:
+    """The schedule of the run so far, and what was assumed of it."""
     from optsched.pilot.logs import read_rates
 
     if path is None:
-        return None
+        return None, []
     log = read_rates(path, warmup=None if warmup is None else whole_steps("history_warmup", warmup))
     # What was assumed of the steps before the first row moves the plan.
-    warn(note for note in log.notes if "no warm-up is assumed" in note)
-    return log.schedule
+    return log.schedule, [note for note in log.notes if "no warm-up is assumed" in note]
 
 
 def _numbers(result: Plan, table: Any) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def predict(
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.prediction import compare
     from optsched.pilot.prediction import predict as run
+    from optsched.schedules.families import ALIASES, FAMILIES
     from optsched.studies.tables import write_table
 
     found = load_fit(law)
@@ -115,7 +116,7 @@ def predict(
                                "warnings": warnings}))  # fmt: skip
     else:
         notes = [f"wrote {path}" for path in (output, plot) if path]
-        if any(steps is None for _, steps in given.values()):
+        if any(name in FAMILIES or name in ALIASES for name in given):
             notes.insert(0, "families have their default shape")
         show_comparison(f"law {found.law.name} of {law}", table, notes)
     warn([*table.warnings, *(w for c in curves.values() for w in c.warnings if len(curves) == 1)])
@@ -124,9 +125,10 @@ def predict(
 def _schedule(
     text: str, how: dict[str, Any], horizon: float | None, peak: float, warmup: float | None
 ) -> tuple[str, Any, Any]:
-    """Name, schedule, and steps of the rows (None for a family), of a file or a family."""
+    """Name, schedule, and steps of the rows, None but for a log, of a file or a family."""
     from pathlib import Path
 
+    from optsched.pilot.assemble import is_ours
     from optsched.pilot.logs import read_rates
     from optsched.schedules.families import ALIASES, FAMILIES
 
@@ -141,6 +143,8 @@ def _schedule(
     if not (Path(text).exists() or Path(text).suffix):
         raise InvalidProblem("schedules", text, "a file, or one of " + ", ".join(FAMILIES))
     log = read_rates(text, **how)
+    if is_ours(Path(text)):
+        return log.name, log.schedule, None
     steps = log.steps[log.steps > 0]
     schedule = log.schedule
     # The last row is the last step: its rate is that of no further update.
