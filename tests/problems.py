@@ -75,7 +75,7 @@ NESTEROV = {"controls": "eta,beta", "momentum": "nesterov"}
 JOINT = [
     _known("qhm-1000", 3.5, 5.0, 1000, 0.00336, SHORT_STUDY, "hard", **QHM),
     _known("heavy-ball-3162", 3.5, 5.0, 3162, 0.00250, SHORT_STUDY, "hard slow", **HEAVY),
-    _known("nesterov-1000", 3.5, 5.0, 1000, 0.00332, HERE, "hard", **NESTEROV),
+    _known("nesterov-1000", 3.5, 5.0, 1000, 0.00332, HERE, "hard slow", **NESTEROV),
     _known("qhm-easy-1000", 2.5, 1.5, 1000, 0.00488, HERE, "easy slow", **QHM),
     _known("qhm-3162", 3.5, 5.0, 3162, 0.00151, SHORT_STUDY, "hard slow", **QHM),
     _known("qhm-31623", 3.5, 5.0, 31623, 0.000316, SHORT_STUDY, "hard slow", **QHM),

@@ -64,6 +64,7 @@ def test_fixed_rates(monkeypatch: pytest.MonkeyPatch) -> None:
         assert one.ours == pytest.approx(one.theory, abs=0.02)
 
 
+@pytest.mark.slow
 def test_exponents_of_figure_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 0.02 of what the paper states, at long horizons."""
     monkeypatch.setattr(figures, "FIG2_HORIZONS", [100, 300, 1000])
@@ -96,6 +97,7 @@ def test_exponents_of_figure_4(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (one.phase, one.paper) == ("hard", pytest.approx(1 / 6))
 
 
+@pytest.mark.slow
 def test_momentum_of_figure_5(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "FIG5_HORIZONS", [30, 100])
     paper = reproduce("fig5")

@@ -134,7 +134,8 @@ def _path_rate(
     Where no multiplier gives it, rates at the cap take longest for their clock or are too slow:
     the nearest path is returned.
     """
-    log_floor = math.log(floor) if floor > 0.0 else -600.0
+    # Small enough to be nothing, large enough that its powers are numbers.
+    log_floor = math.log(floor) if floor > 0.0 else -250.0
 
     def rate(level: float) -> Floats:
         return np.exp(np.clip(free + level / power, log_floor, log_cap))
