@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "comparison_rows",
     "keep_inputs",
+    "level_option",
     "log_options",
     "reading",
     "show_comparison",
@@ -44,6 +45,14 @@ LOG_OPTIONS = (
     click.option(
         "--loss", default="loss", show_default=True, help="loss, train, eval, or a column's name."
     ),
+)
+
+level_option = click.option(
+    "--level",
+    type=Number("a number between 0 and 1"),
+    default=0.8,
+    show_default=True,
+    help="Probability of the intervals.",
 )
 
 

@@ -12,6 +12,7 @@ from optsched.commands.options import Number
 from optsched.commands.pilot_common import (
     comparison_rows,
     keep_inputs,
+    level_option,
     show_comparison,
     warn,
     whole_steps,
@@ -63,13 +64,7 @@ __all__ = ["plan"]
     help="Steps of the ramp before the first row of the history.",
 )
 @click.option("--families", help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]")
-@click.option(
-    "--level",
-    type=Number("a number between 0 and 1"),
-    default=0.8,
-    show_default=True,
-    help="Probability of the intervals.",
-)
+@level_option
 @click.option("--extrapolate", is_flag=True, help="Allow a peak that no pilot run had.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")

@@ -12,6 +12,7 @@ from optsched.commands.options import Number
 from optsched.commands.pilot_common import (
     comparison_rows,
     keep_inputs,
+    level_option,
     log_options,
     reading,
     show_comparison,
@@ -31,13 +32,7 @@ __all__ = ["predict"]
     "--horizon", type=Number("a whole number of steps"), help="Steps of a family given by name."
 )
 @click.option("--peak", type=Number("a number > 0"), help="Peak of a family given by name.")
-@click.option(
-    "--level",
-    type=Number("a number between 0 and 1"),
-    default=0.8,
-    show_default=True,
-    help="Probability of the intervals.",
-)
+@level_option
 @click.option("--output", type=click.Path(), help="csv to write: step,lr,loss,lo,hi; one schedule.")
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
