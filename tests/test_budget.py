@@ -61,6 +61,7 @@ def test_the_problem_bounds_the_steps(ramp: BudgetSolution) -> None:
     assert short.excess_loss > ramp.excess_loss
 
 
+@pytest.mark.slow
 def test_tiny_budgets() -> None:
     for samples in (1.0, 2.5):
         found = solve_budget(problem(), Budget(samples=samples))
@@ -83,6 +84,7 @@ def test_cost_trades_steps_for_samples(ramp: BudgetSolution) -> None:
     assert free.horizon == ramp.horizon and free.cost == 600.0
 
 
+@pytest.mark.slow
 def test_fewest_steps_where_the_rate_is_free() -> None:
     found = solve_budget(problem(controls="eta,batch"), Budget(samples=300))
     many = min(trial.excess_loss for trial in found.trials)

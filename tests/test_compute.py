@@ -178,6 +178,7 @@ def falls(problem: Problem, budgets: list[float]) -> None:
     assert losses == sorted(losses, reverse=True) and len(set(losses)) == len(losses)
 
 
+@pytest.mark.slow
 def test_samples_run_out_in_the_hard_phase() -> None:
     """Then the features grow as C/T, and the loss saturates at that of endless features."""
     study = compute_optimal(HARD, [3e5, 1e6, 1e7, 1e8], samples=5e4)

@@ -85,6 +85,7 @@ def test_exponents_of_figure_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert final.y[1] == pytest.approx(loss, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_exponents_of_figure_4(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 0.03 of 1/6; tests/test_compute.py has more."""
     monkeypatch.setattr(figures, "FIG4", ((1.5, 2.0),))

@@ -82,6 +82,7 @@ def test_failed_cells_stay_as_rows() -> None:
     figure.canvas.draw()
 
 
+@pytest.mark.slow
 def test_momentum_adds_its_gain() -> None:
     like = Problem(3.5, 5.0, 100, features=100, controls="eta,beta,nu")
     settings = {

@@ -59,10 +59,12 @@ def test_derivatives_in_the_parameters(name: str, pieces: Pieces, data: st.DataO
     value, slopes = law.jacobian(theta, pieces)
     np.testing.assert_allclose(value, law.curve(theta, pieces), rtol=1e-13)
     for i, step in enumerate(h * np.eye(len(theta))):
-        up, down = law.curve(theta + step, pieces), law.curve(theta - step, pieces)
+        # Of fourth order, as the bias bends strongly at the first steps.
+        near = law.curve(theta + step, pieces) - law.curve(theta - step, pieces)
+        far = law.curve(theta + 2 * step, pieces) - law.curve(theta - 2 * step, pieces)
         size = np.abs(value).max() + np.abs(slopes[:, i]).max()
         np.testing.assert_allclose(
-            slopes[:, i], (up - down) / (2 * h), atol=2e-7 * size, err_msg=law.parameters[i]
+            slopes[:, i], (8 * near - far) / (12 * h), atol=2e-7 * size, err_msg=law.parameters[i]
         )
 
 
