@@ -66,9 +66,8 @@ class PlanTask:
         g, p, speed = float(theta[6]), float(theta[7]), math.exp(theta[4])
         cap = self.cap / scale.rate
         ramp = (np.arange(self.warmup) + 1.0) / (self.warmup + 1.0)
-        clock = self.past.clock(g) + float((cap * ramp) ** g @ np.ones(self.warmup)) / scale.span
-        behind = np.append(np.cumsum((self.past.rate**g * self.past.length)[::-1])[::-1], 0.0)
         reach = float(((cap * ramp) ** g).sum()) / scale.span
+        behind = np.append(np.cumsum((self.past.rate**g * self.past.length)[::-1])[::-1], 0.0)
 
         def residue(tau: float) -> float:
             tail = law.tail(speed * (behind + tau + reach), theta[5])[0]
@@ -81,7 +80,7 @@ class PlanTask:
             cap=cap,
             floor=self.floor / scale.rate,
             first=scale.first,
-            clock=clock,
+            clock=self.past.clock(g) + reach,
             residue=residue if len(self.past.rate) else None,
         )
 
