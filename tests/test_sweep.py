@@ -78,6 +78,15 @@ def surroundings(cell: dict[str, Any], settings: dict[str, Any]) -> dict[str, An
     }
 
 
+def page_faults(cell: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        np.ones(50_000)  # 400 kB, a hundred pages
+    return {"each": (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 200}
+
+
 def run(folder: Any = None, task: Any = cube, cells: Any = CELLS, **options: Any) -> Sweep:
     options = {"kind": "cubes", "settings": SETTINGS, "workers": 1, **options}
     return sweep(task, cells, folder=folder, **options)
@@ -480,6 +489,16 @@ def test_dask(tmp_path: Path, cluster: str) -> None:
             run(tmp_path / "b", deadly, settings={"scale": 0.1, "wait": 0.5}, **options)
     resumed = run(tmp_path / "b", cube, settings={"scale": 0.1, "wait": 0.5})
     assert resumed.resumed == 5
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_dask_workers_keep_their_memory_and_have_one_thread(cluster: str) -> None:
+    with dask_executor(cluster) as executor:
+        options: dict[str, Any] = {"executor": executor, "workers": None, "cells": CELLS[:2]}
+        assert run(task=page_faults, **options).rows[-1].result["each"] < 10
+        told = run(task=surroundings, **options).rows[0].result
+    assert told["threads"] == 1
+    assert "--xla_cpu_multi_thread_eigen=false" in told["flags"]
 
 
 def test_dask_scheduler_that_is_not_there(
