@@ -161,3 +161,22 @@ def test_small_losses_keep_their_digits(law: str, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out.split("cosine")[1].split()[1]
     assert 0.0 < float(shown) < 1e-5
     assert len(shown.strip("0.")) >= 4
+
+
+def test_plan_too_long_for_a_table(
+    tmp_path: Path, law: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.csv"
+    command = ["plan", "--law", law, "--output", str(path), "--json"]
+    told = refused(capsys, *command, "--horizon", "1e12")
+    assert "--points" in told and not path.exists()
+    assert cli.main([*command, "--horizon", "20000", "--points", "50"]) == 0
+    assert len(Schedule.load(path).steps) == 50
+
+
+def test_schedule_without_a_step(
+    tmp_path: Path, law: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "start.csv"
+    path.write_text(f"step,lr\n0,{PEAK}\n")
+    assert "start.csv: no row past step 0" in refused(capsys, "predict", "--law", law, str(path))

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsched.commands.options import ABOVE_ONE
-from optsched.errors import InvalidProblem
+from optsched.errors import BadFile, InvalidProblem
 
 if TYPE_CHECKING:
     from optsched.studies.sweep import Progress
 
 __all__ = [
+    "check_rows",
+    "kept_rows",
     "make_problem",
     "progress_bar",
     "save_figure",
@@ -120,3 +122,24 @@ def _duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def kept_rows(points: float | None) -> int | None:
+    """The value of ``--points``."""
+    if points is None:
+        return None
+    if not (points >= 2 and float(points).is_integer()):
+        raise InvalidProblem("points", points, "a whole number >= 2")
+    return int(points)
+
+
+def check_rows(output: str | None, points: int | None, horizon: int) -> None:
+    """Refuse a table that would not fit before the solve, not after it."""
+    from optsched.schedules.files import MAX_ROWS
+
+    table = output is not None and not output.endswith(".json")
+    if table and points is None and horizon > MAX_ROWS:
+        raise BadFile(
+            f"{output}: a row for each of {horizon} steps is too much; give --points N to keep N"
+            " rows, or write .json"
+        )

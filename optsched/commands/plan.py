@@ -67,6 +67,11 @@ __all__ = ["plan"]
 @level_option
 @click.option("--extrapolate", is_flag=True, help="Allow a peak that no pilot run had.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
+@click.option(
+    "--points",
+    type=Number("a whole number >= 2"),
+    help="Rows (npz, csv) or knots (json) to write, instead of all.",
+)
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -78,20 +83,24 @@ def plan(
     history: str | None,
     history_warmup: float | None,
     output: str | None,
+    points: float | None,
     plot: str | None,
     as_json: bool,
     force: bool,
     **options: Any,
 ) -> None:
     """Plan a run: the schedule that minimises the predicted final loss, beside what people use."""
+    from optsched.commands.common import check_rows, kept_rows
     from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     if law is None:
         raise InvalidProblem("law", None, "the file of a law; give --law")
     if horizon is None:
         raise InvalidProblem("horizon", None, "a whole number of steps; give --horizon")
+    steps, rows = whole_steps("horizon", horizon, 1), kept_rows(points)
     if output is not None:
         check_writable(output, force, suffixes=SUFFIXES)
+        check_rows(output, rows, steps)
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     keep_inputs((output, plot), (law, history))
@@ -107,9 +116,7 @@ def plan(
     for name in ("warmup", "from_step"):
         options[name] = whole_steps(name, options[name])
     past, assumed = _history(history, history_warmup)
-    result = run(
-        found, whole_steps("horizon", horizon, 1), peak=_peak(peak), history=past, **options
-    )  # fmt: skip
+    result = run(found, steps, peak=_peak(peak), history=past, **options)
     start = options["from_step"]
     others = rivals(
         found,
@@ -123,7 +130,7 @@ def plan(
     schedules = {"plan": result.schedule, **others}
     table = compare(found, schedules, level=options["level"])
     if output is not None:
-        result.schedule.save(output, overwrite=force)
+        result.schedule.save(output, points=rows, overwrite=force)
     if plot is not None:
         from optsched.commands.common import save_figure
         from optsched.plots.pilot import plan_figure

@@ -19,7 +19,7 @@ from optsched.commands.pilot_common import (
     warn,
     whole_steps,
 )
-from optsched.errors import InvalidProblem
+from optsched.errors import BadFile, InvalidProblem
 
 __all__ = ["predict"]
 
@@ -141,6 +141,8 @@ def _schedule(
     if is_ours(Path(text)):
         return log.name, log.schedule, None
     steps = log.steps[log.steps > 0]
+    if not len(steps):
+        raise BadFile(f"{text}: no row past step 0, expected one or more")
     schedule = log.schedule
     # The last row is the last step: its rate is that of no further update.
     end = int(steps[-1]) if len(steps) else schedule.horizon

@@ -45,7 +45,9 @@ def noise_scale(file: str | None, as_json: bool, **options: Any) -> None:
     """Gradient noise scale of a FILE, or the noise scale of SGD.
 
     FILE is an npy with a gradient in each row, or a csv with columns small_square and big_square:
-    squared norms of gradients at two batch sizes.
+    squared norms of gradients at two batch sizes. The gradient noise scale is the critical batch
+    size, in examples: well below it a larger batch saves steps at no cost in examples, well above
+    it saves none.
     """
     from optsched.theory.noise_scale import sgd_noise_scale
 

@@ -60,10 +60,10 @@ def _schedule(options: dict[str, Any]) -> Any:
 
     from optsched.theory.diffusion import KINDS
 
-    required(kind=options["kind"], steps=options["steps"])
     kind = options["kind"]
     if kind not in KINDS:
         raise InvalidProblem("kind", kind, "one of " + ", ".join(KINDS))
+    required(steps=options["steps"])
     own = {name: options[name] for name in EDM if options[name] is not None}
     if kind != "edm":
         for name, value in own.items():

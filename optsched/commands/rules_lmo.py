@@ -36,7 +36,7 @@ def lmo(as_json: bool, plot: str | None, force: bool, **options: Any) -> None:
     from optsched.schedules.files import PLOT_SUFFIXES, check_writable
     from optsched.theory.lmo_transfer import transfer
 
-    required(**{name: options[name] for name in ("regime", "lr", "momentum")})
+    required(**{name: options[name] for name in ("lr", "momentum")})
     if plot:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     moved = transfer(**options)

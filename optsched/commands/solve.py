@@ -8,9 +8,15 @@ from typing import Any
 
 import click
 
-from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.common import (
+    check_rows,
+    kept_rows,
+    make_problem,
+    save_figure,
+    use_compilation_cache,
+)
 from optsched.commands.options import Number, problem_options
-from optsched.errors import BadFile, InvalidProblem
+from optsched.errors import InvalidProblem
 
 __all__ = ["solve"]
 
@@ -157,16 +163,12 @@ def solve(**options: Any) -> None:
     budget = _budget(options)
     problem, method = make_problem(options), _method(options["method"])
     sizes = _sizes(options, problem)
-    points = options["points"]
-    if points is not None:
-        if not (points >= 2 and float(points).is_integer()):
-            raise InvalidProblem("points", points, "a whole number >= 2")
-        points = int(points)
+    points = kept_rows(options["points"])
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
         if options[key]:
             check_writable(options[key], options["force"], suffixes=suffixes)
     if budget is None:
-        _check_rows(options["output"], points, problem.horizon)
+        check_rows(options["output"], points, problem.horizon)
     use_compilation_cache()
     if budget is None:
         _warm_up(problem)
@@ -180,7 +182,7 @@ def solve(**options: Any) -> None:
         solution = chosen.solution
     schedule, rounded = _rounded(solution, sizes)
     if options["output"]:
-        _check_rows(options["output"], points, schedule.horizon)
+        check_rows(options["output"], points, schedule.horizon)
         schedule.save(options["output"], points=points, overwrite=options["force"])
     baselines = []
     if options["plot"] or not options["as_json"]:
@@ -230,15 +232,3 @@ def _warm_up(problem: Any) -> None:
     arguments = (problem.dynamics, problem.modes, KNOT_BUCKET)
     # Not a daemon: leaving the interpreter while XLA compiles would abort it.
     threading.Thread(target=warm_up, args=arguments).start()
-
-
-def _check_rows(output: str | None, points: int | None, horizon: int) -> None:
-    """Refuse a table that would not fit before the solve, not after it."""
-    from optsched.schedules.files import MAX_ROWS
-
-    table = output is not None and not output.endswith(".json")
-    if table and points is None and horizon > MAX_ROWS:
-        raise BadFile(
-            f"{output}: a row for each of {horizon} steps is too much; give --points N to keep N"
-            " rows, or write .json"
-        )
