@@ -224,11 +224,11 @@ def _warm_up(problem: Any) -> None:
     """Compile the slowest piece beside the rest: XLA leaves Python's lock while it compiles."""
     import threading
 
-    from optsched.control.mesh import KNOT_BUCKET
     from optsched.control.objective import warm_up
+    from optsched.model.propagate import BUNDLE
 
     if not problem.rate_only:
         return  # its shapes are known later
-    arguments = (problem.dynamics, problem.modes, KNOT_BUCKET)
+    arguments = (problem.dynamics, problem.modes, BUNDLE)
     # Not a daemon: leaving the interpreter while XLA compiles would abort it.
     threading.Thread(target=warm_up, args=arguments).start()

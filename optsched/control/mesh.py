@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.control.geodesic import Geodesic
+from optsched.model.propagate import BUNDLE
 
 __all__ = ["StepMesh", "graded_mesh", "log_clock", "log_mesh", "split_mesh"]
-
-KNOT_BUCKET = 64  # padded sizes are multiples of it, so that compiled code is shared
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class StepMesh:
     @property
     def padded(self) -> int:
         """Number of blocks after padding."""
-        return KNOT_BUCKET * -(-len(self.steps) // KNOT_BUCKET)
+        return BUNDLE * -(-len(self.steps) // BUNDLE)
 
     def knots(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rate at every knot from the free controls."""

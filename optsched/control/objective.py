@@ -6,6 +6,7 @@ blocks, the chain of blocks with its adjoint, and the pull-back of the adjoint t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from optsched.control.mesh import StepMesh
 from optsched.control.variables import FreeRates, Variables
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
-from optsched.model.propagate import Path, advance, block_maps, chain
+from optsched.model.propagate import Path, advance, block_maps, chain, in_bundles
 from optsched.model.spectrum import Modes
 
 __all__ = ["Audit", "Objective", "warm_up"]
@@ -132,6 +133,9 @@ class Objective:
     def _blocks(self, x: Floats) -> Blocks:
         return knot_blocks(self._length, self.variables.knots(x))  # type: ignore[arg-type]
 
+    def _maps(self, blocks: Blocks) -> BlockMaps:
+        return in_bundles(partial(block_maps, self.dynamics, self._modes), blocks)
+
     def _at_knots(self, gradient: Blocks) -> dict[str, Floats]:
         """Derivatives at the knots from those at both ends of the blocks."""
         total = {}
@@ -151,9 +155,10 @@ class Objective:
         self.evaluations += 1
         blocks = self._blocks(x)
         with jax.enable_x64(True):
-            maps = block_maps(self.dynamics, self._modes, blocks)
+            maps = self._maps(blocks)
             value, cotangent, _, _ = _adjoint(self.dynamics, self._modes, maps)
-            parts = _pull_back(self.dynamics, self._modes, blocks, cotangent)
+            pull_back = partial(_pull_back, self.dynamics, self._modes)
+            parts = in_bundles(pull_back, blocks, cotangent)
             drift, noise = (self._at_knots(part) for part in parts)
         total = {name: drift[name] + noise[name] for name in drift}
         gradient = self.variables.pull(x, total)
@@ -174,7 +179,7 @@ class Objective:
         blocks = self._blocks(x)
         count = np.asarray(blocks.length)
         with jax.enable_x64(True):
-            maps = block_maps(self.dynamics, self._modes, blocks)
+            maps = self._maps(blocks)
             _, _, costates, path = _adjoint(self.dynamics, self._modes, maps)
             # Every block once more as two halves, from the same state.
             half = np.floor(count / 2.0)
@@ -185,7 +190,7 @@ class Objective:
                 Blocks(jnp.asarray(half), blocks.first, middle),
                 Blocks(jnp.asarray(count - half), middle, blocks.last),
             ):
-                maps = block_maps(self.dynamics, self._modes, part)
+                maps = self._maps(part)
                 halved = _advance_all(self.dynamics, self._modes, halved, maps)
             change = np.asarray(halved) - np.asarray(path.states)[1:]
             p = np.asarray(costates)

@@ -7,16 +7,20 @@ blocks of one step are the exact recursion.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.spectrum import Modes
 
-__all__ = ["Path", "advance", "apply", "block_maps", "chain", "run_chain"]
+__all__ = ["BUNDLE", "Path", "advance", "apply", "block_maps", "chain", "in_bundles", "run_chain"]
+
+BUNDLE = 64  # blocks of a compiled call; padded numbers of blocks are multiples of it
 
 
 class Path(NamedTuple):
@@ -55,8 +59,14 @@ def advance(x: Array, maps: BlockMaps, dynamics: Dynamics, modes: Modes) -> Arra
     return moved + maps.w[0] * start + maps.w[1] * mid + maps.w[2] * end
 
 
-def chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None = None) -> Path:
-    """Propagate the initial state through a chain of blocks.
+def chain(
+    dynamics: Dynamics,
+    modes: Modes,
+    maps: BlockMaps,
+    kicks: Array | None = None,
+    start: Array | None = None,
+) -> Path:
+    """Propagate a state through a chain of blocks.
 
     Parameters
     ----------
@@ -67,6 +77,8 @@ def chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None
     kicks : Array, shape (n, J, d), optional
         Added to the state at the start of every block: the derivative with respect to kick i is
         the costate at knot i.
+    start : Array, shape (J, d), optional
+        State before the first block, the initial one if not given.
 
     Returns
     -------
@@ -81,7 +93,8 @@ def chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps, kicks: Array | None
         after = advance(x, one, dynamics, modes)
         return after, Path(after, x, (readout * x).sum())
 
-    final, trail = jax.lax.scan(block, dynamics.initial(modes), (maps, kicks))
+    start = dynamics.initial(modes) if start is None else start
+    final, trail = jax.lax.scan(block, start, (maps, kicks))
     states = jnp.concatenate([trail.states, final[None]])
     excess = jnp.concatenate([trail.excess, (readout * final).sum()[None]])
     return Path(final, states, excess)
@@ -93,8 +106,26 @@ def block_maps(dynamics: Dynamics, modes: Modes, blocks: Blocks) -> BlockMaps:
     return dynamics.blocks(modes, blocks, blocks)
 
 
+def in_bundles(call: Callable[..., Any], *parts: Any) -> Any:
+    """A call on arrays of blocks, `BUNDLE` of them at a time: meshes of all sizes share its code.
+
+    ``parts`` and the result are pytrees of arrays whose first axis is that of the blocks.
+    """
+    count = len(jax.tree.leaves(parts)[0])
+    if count <= BUNDLE or count % BUNDLE:
+        return call(*parts)
+    parts = jax.tree.map(np.asarray, parts)  # views, whose slices are views
+    done = [
+        call(*jax.tree.map(lambda leaf, i=i: leaf[i : i + BUNDLE], parts))
+        for i in range(0, count, BUNDLE)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
+
+
 @jax.jit
-def run_chain(dynamics: Dynamics, modes: Modes, maps: BlockMaps) -> tuple[Array, Array]:
+def run_chain(
+    dynamics: Dynamics, modes: Modes, maps: BlockMaps, start: Array | None = None
+) -> tuple[Array, Array]:
     """Final state and excess losses (n + 1,) at the knots, compiled."""
-    path = chain(dynamics, modes, maps)
+    path = chain(dynamics, modes, maps, start=start)
     return path.final, path.excess

@@ -24,7 +24,7 @@ from optsched.model import entries
 from optsched.model.dynamics import Controls, Dynamics, knot_blocks
 from optsched.model.entries import add, times
 from optsched.model.knots import corners, graded_steps
-from optsched.model.propagate import block_maps, run_chain
+from optsched.model.propagate import BUNDLE, block_maps, run_chain
 from optsched.model.spectrum import Modes, Spectrum
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
@@ -149,17 +149,23 @@ def _block_curves(
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias at the knots ``steps`` and at the end."""
     horizon = schedule.horizon
-    pad = 1 << max(6, (len(steps) - 1).bit_length())
-    start = np.append(steps, np.full(pad + 1 - len(steps), horizon)).astype(float)
+    bundles = -(-len(steps) // BUNDLE)
+    start = np.append(steps, np.full(bundles * BUNDLE + 1 - len(steps), horizon)).astype(float)
     knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
     length = np.diff(start)
-    dynamics = dynamics.for_blocks(length)
-    maps = block_maps(dynamics, modes, knot_blocks(length, knots))  # type: ignore[arg-type]
-    silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
-    keep = np.append(np.arange(len(steps)), pad)
-    return tuple(  # type: ignore[return-value]
-        np.asarray(run_chain(dynamics, modes, part)[1])[keep] for part in (maps, silent)
-    )
+    curves: tuple[list[Floats], list[Floats]] = ([], [])
+    states = [dynamics.initial(modes)] * 2
+    for first in range(0, len(length), BUNDLE):
+        last = first + BUNDLE
+        here = {name: value[first : last + 1] for name, value in knots.items()}
+        maps = block_maps(dynamics, modes, knot_blocks(length[first:last], here))  # type: ignore[arg-type]
+        silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
+        for k, part in enumerate((maps, silent)):
+            states[k], curve = run_chain(dynamics, modes, part, states[k])
+            curves[k].append(np.asarray(curve)[: BUNDLE + (last == len(length))])
+    keep = np.append(np.arange(len(steps)), len(length))
+    excess, bias = (np.concatenate(curve)[keep] for curve in curves)
+    return excess, bias
 
 
 def _block_mesh(schedule: Rates) -> NDArray[np.int64]:
@@ -177,6 +183,8 @@ def _by_blocks(
     steps: NDArray[np.int64],
     tol: float,
 ) -> tuple[NDArray[np.int64], Floats, Floats, float]:
+    # For the longest blocks, and so for all: other sizes would compile anew.
+    dynamics = dynamics.for_blocks(np.diff(np.append(steps, schedule.horizon)).astype(float))
     excess, bias = _block_curves(steps, schedule, modes, dynamics)
     change = math.inf
     while change > tol and len(steps) < 20000:
