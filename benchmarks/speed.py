@@ -10,6 +10,7 @@ parametrisations tried), a start within 10 % in loss, no per-step Python.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -161,10 +162,38 @@ def command_line() -> None:
                 command,
                 check=True,
                 capture_output=True,
-                env={**__import__("os").environ, "XDG_CACHE_HOME": cache},
+                env={**os.environ, "XDG_CACHE_HOME": cache},
             )
             times.append(time.perf_counter() - began)
     print(f"(v) command line: first run {times[0]:.2f} s, later {min(times[1:]):.2f} s")
+
+
+FIRST = """
+import sys, time
+from optsched import Problem, solve
+problem = Problem(**eval(sys.argv[1]))
+times = []
+for _ in range(2):
+    began = time.perf_counter()
+    solve(problem)
+    times.append(time.perf_counter() - began)
+print(*times)
+"""
+
+
+def first_solves() -> None:
+    """Table (vi)."""
+    print("(vi) first and second solve of a process, no compiled code at hand")
+    for problem in (
+        {"a": 3.5, "b": 2.0, "horizon": 1000},
+        {"a": 1.5, "b": 2.0, "horizon": 10**9},
+        {"a": 3.5, "b": 5.0, "horizon": 300, "controls": "eta,beta,nu"},
+    ):
+        command = [sys.executable, "-c", FIRST, repr(problem)]
+        env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+        first, second = map(float, done.stdout.split())
+        print(f"  {problem}: {first:.1f} s, then {second:.2f} s")
 
 
 def main() -> None:
@@ -175,6 +204,7 @@ def main() -> None:
         "plane": plane,
         "methods": methods,
         "cli": command_line,
+        "first": first_solves,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=list(tables), help=", ".join(tables))
