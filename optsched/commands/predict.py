@@ -145,7 +145,7 @@ def _schedule(
         raise BadFile(f"{text}: no row past step 0, expected one or more")
     schedule = log.schedule
     # The last row is the last step: its rate is that of no further update.
-    end = int(steps[-1]) if len(steps) else schedule.horizon
+    end = int(steps[-1])
     if schedule.horizon > end:
         schedule = _shortened(schedule, end)
     return log.name, schedule, steps

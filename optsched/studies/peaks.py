@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from optsched.control.certificate import UNDERFLOW
 from optsched.model.dynamics import Dynamics, knot_blocks
 from optsched.model.knots import corners, graded_steps
-from optsched.model.propagate import block_maps, run_chain
+from optsched.model.propagate import BUNDLE, block_maps, run_chain
 from optsched.model.spectrum import Modes
 from optsched.schedules.schedule import Schedule
 
@@ -26,8 +26,7 @@ __all__ = ["Curve", "Peak", "shape_blocks"]
 
 BLOCKS = 48  # graded towards both ends, besides the corners of the shape
 CORNER_TOL = 2.5e-2  # of the rate: 1e-3 of the loss, and nearly the same for all peaks
-BUCKET = 64  # numbers of blocks are padded to it times a power of 2, to share compiled code
-MOST_BLOCKS = 4 * BUCKET  # beyond, corners of shapes with many cycles are found more coarsely
+MOST_BLOCKS = 4 * BUNDLE  # beyond, corners of shapes with many cycles are found more coarsely
 PEAKS = 16  # rates that are tried where nothing is known
 DROP_TOL = 1e-6  # in log loss: what a better peak must promise to be tried
 MOST_DROPS = 16
@@ -71,7 +70,7 @@ class Curve:
     ) -> None:
         self.low, self.high, self.modes = low, high, modes
         horizon, steps = unit.horizon, shape_blocks(unit)
-        count = BUCKET
+        count = BUNDLE  # times a power of 2, to share compiled code
         while count < len(steps):
             count *= 2
         edges = np.append(steps, np.full(count + 1 - len(steps), horizon))
