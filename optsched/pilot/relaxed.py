@@ -149,4 +149,5 @@ def _path_rate(
         return rate(high)
     if excess(low) <= 0.0:
         return rate(low)
-    return rate(float(brentq(excess, low, high, xtol=1e-11, rtol=1e-14)))
+    level = brentq(excess, low, high, xtol=1e-11, rtol=1e-14)  # type: ignore[arg-type]
+    return rate(float(level))  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ class Shapes(ABC):
                 raise InvalidProblem("free", name, "what is not fixed")
         self.free = [known[name] for name in names]
         self.defaults = self.family.defaults | dict(fixed or {})
-        self.evaluations = 0
+        self.evaluations: int = 0
 
     @abstractmethod
     def best_peak(self, options: Mapping[str, float], near: float | None = None) -> Peak:
