@@ -6,7 +6,7 @@ logged; a law is fitted to their logs (``optsched fit``), the schedule of the lo
 (``optsched plan``) and trained beside cosine, WSD and linear decay with the same peak, data and
 first parameters.
 
-Run: ``python -m benchmarks.real_training --output DIR``, 5 to 15 minutes on two cores. The
+Run: ``python -m benchmarks.real_training --output DIR``, ten minutes on two cores. The
 same command goes on where it was stopped.
 """
 

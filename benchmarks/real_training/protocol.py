@@ -60,9 +60,9 @@ class Protocol:
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    short: int = 750
+    short: int = 2000
     factor: int = 4
-    warmup: int = 75
+    warmup: int = 200
     seeds: int = 3
     peaks: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
     finals: tuple[float, ...] = (0.0, 0.03, 0.1)

@@ -64,7 +64,7 @@ class Choices:
     """What has been chosen so far, with the numbers behind it."""
 
     compute: float
-    recipe: Recipe = field(default_factory=lambda: Recipe(batch=FIRST_BATCH, blocks=64))
+    recipe: Recipe = field(default_factory=lambda: Recipe(batch=FIRST_BATCH, every=25, blocks=64))
     peak: float = FIRST_PEAK
     steps: int = 0
     warmup: int = 0

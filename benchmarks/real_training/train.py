@@ -48,7 +48,7 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1
-    every: int = 25
+    every: int = 50
     blocks: int = 128
 
     def __post_init__(self) -> None:

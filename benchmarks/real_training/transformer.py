@@ -47,7 +47,7 @@ class Shape:
         Width of the MLP over ``width``.
     """
 
-    width: int = 48
+    width: int = 32
     layers: int = 2
     heads: int = 4
     context: int = 64
