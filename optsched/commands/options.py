@@ -18,6 +18,7 @@ __all__ = [
     "Horizons",
     "Number",
     "all_features",
+    "points_option",
     "problem_options",
     "problem_options_without",
 ]
@@ -256,6 +257,13 @@ all_features = click.option(
     default=math.inf,
     show_default=True,
     help="Number of features N; what a finite one leaves out bends long horizons.",
+)
+
+
+points_option = click.option(
+    "--points",
+    type=Number("a whole number >= 2"),
+    help="Rows (npz, csv) or knots (json) to write, instead of all.",
 )
 
 

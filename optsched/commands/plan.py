@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optsched.commands.options import Number
+from optsched.commands.common import check_rows, kept_rows, save_figure
+from optsched.commands.options import Number, points_option
 from optsched.commands.pilot_common import (
     comparison_rows,
     keep_inputs,
@@ -67,11 +68,7 @@ __all__ = ["plan"]
 @level_option
 @click.option("--extrapolate", is_flag=True, help="Allow a peak that no pilot run had.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
-@click.option(
-    "--points",
-    type=Number("a whole number >= 2"),
-    help="Rows (npz, csv) or knots (json) to write, instead of all.",
-)
+@points_option
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -90,7 +87,6 @@ def plan(
     **options: Any,
 ) -> None:
     """Plan a run: the schedule that minimises the predicted final loss, beside what people use."""
-    from optsched.commands.common import check_rows, kept_rows
     from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     if law is None:
@@ -132,7 +128,6 @@ def plan(
     if output is not None:
         result.schedule.save(output, points=rows, overwrite=force)
     if plot is not None:
-        from optsched.commands.common import save_figure
         from optsched.plots.pilot import plan_figure
 
         level = options["level"]

@@ -72,7 +72,7 @@ def predict(
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.prediction import compare
     from optsched.pilot.prediction import predict as run
-    from optsched.schedules.families import ALIASES, FAMILIES
+    from optsched.schedules.families import find_family
     from optsched.studies.tables import write_table
 
     found = load_fit(law)
@@ -111,7 +111,7 @@ def predict(
                                "warnings": warnings}))  # fmt: skip
     else:
         notes = [f"wrote {path}" for path in (output, plot) if path]
-        if any(name in FAMILIES or name in ALIASES for name in given):
+        if any(map(find_family, given)):
             notes.insert(0, "families have their default shape")
         show_comparison(f"law {found.law.name} of {law}", table, notes)
     warn([*table.warnings, *(w for c in curves.values() for w in c.warnings if len(curves) == 1)])
@@ -125,13 +125,13 @@ def _schedule(
 
     from optsched.pilot.assemble import is_ours
     from optsched.pilot.logs import read_rates
-    from optsched.schedules.families import ALIASES, FAMILIES
+    from optsched.schedules.families import FAMILIES, find_family
 
-    if not Path(text).exists() and (text in FAMILIES or text in ALIASES):
+    family = find_family(text)
+    if family is not None and not Path(text).exists():
         if horizon is None:
             raise InvalidProblem("horizon", None, f"a number of steps for {text}; give --horizon")
         steps = whole_steps("horizon", horizon, 1)
-        family = FAMILIES[ALIASES.get(text, text)]
         ramp = any(p.name == "warmup" for p in family.parameters)
         extra = {"warmup": int(warmup)} if warmup and ramp else {}
         return text, family(steps, peak, **extra), None

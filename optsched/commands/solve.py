@@ -15,7 +15,7 @@ from optsched.commands.common import (
     save_figure,
     use_compilation_cache,
 )
-from optsched.commands.options import Number, problem_options
+from optsched.commands.options import Number, points_option, problem_options
 from optsched.errors import InvalidProblem
 
 __all__ = ["solve"]
@@ -142,12 +142,7 @@ def _method(name: str | None) -> Any:
     help="Write these whole batch sizes, with commas, and rates to match.",
 )
 @click.option("--output", type=click.Path(), default=None, help="Schedule file: .npz, .csv, .json.")
-@click.option(
-    "--points",
-    type=Number("a whole number >= 2"),
-    default=None,
-    help="Rows (npz, csv) or knots (json) to write, instead of all.",
-)
+@points_option
 @click.option(
     "--plot",
     type=click.Path(),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.control.geodesic import Geodesic
-from optsched.model.propagate import BUNDLE
+from optsched.model.propagate import padded
 
 __all__ = ["StepMesh", "graded_mesh", "log_clock", "log_mesh", "split_mesh"]
 
@@ -66,7 +66,7 @@ class StepMesh:
     @property
     def padded(self) -> int:
         """Number of blocks after padding."""
-        return BUNDLE * -(-len(self.steps) // BUNDLE)
+        return padded(len(self.steps))
 
     def knots(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rate at every knot from the free controls."""

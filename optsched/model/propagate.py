@@ -18,7 +18,17 @@ from jax import Array
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.spectrum import Modes
 
-__all__ = ["BUNDLE", "Path", "advance", "apply", "block_maps", "chain", "in_bundles", "run_chain"]
+__all__ = [
+    "BUNDLE",
+    "Path",
+    "advance",
+    "apply",
+    "block_maps",
+    "chain",
+    "in_bundles",
+    "padded",
+    "run_chain",
+]
 
 BUNDLE = 64  # blocks of a compiled call; padded numbers of blocks are multiples of it
 
@@ -106,13 +116,18 @@ def block_maps(dynamics: Dynamics, modes: Modes, blocks: Blocks) -> BlockMaps:
     return dynamics.blocks(modes, blocks, blocks)
 
 
+def padded(blocks: int) -> int:
+    """Number of blocks of whole bundles that so many blocks need."""
+    return BUNDLE * -(-blocks // BUNDLE)
+
+
 def in_bundles(call: Callable[..., Any], *parts: Any) -> Any:
     """A call on arrays of blocks, `BUNDLE` of them at a time: meshes of all sizes share its code.
 
     ``parts`` and the result are pytrees of arrays whose first axis is that of the blocks.
     """
     count = len(jax.tree.leaves(parts)[0])
-    if count <= BUNDLE or count % BUNDLE:
+    if count <= BUNDLE:
         return call(*parts)
     parts = jax.tree.map(np.asarray, parts)  # views, whose slices are views
     done = [

@@ -24,7 +24,7 @@ from optsched.model import entries
 from optsched.model.dynamics import Controls, Dynamics, knot_blocks
 from optsched.model.entries import add, times
 from optsched.model.knots import corners, graded_steps
-from optsched.model.propagate import BUNDLE, block_maps, run_chain
+from optsched.model.propagate import BUNDLE, block_maps, padded, run_chain
 from optsched.model.spectrum import Modes, Spectrum
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
@@ -149,8 +149,8 @@ def _block_curves(
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias at the knots ``steps`` and at the end."""
     horizon = schedule.horizon
-    bundles = -(-len(steps) // BUNDLE)
-    start = np.append(steps, np.full(bundles * BUNDLE + 1 - len(steps), horizon)).astype(float)
+    pad = padded(len(steps)) + 1 - len(steps)
+    start = np.append(steps, np.full(pad, horizon)).astype(float)
     knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
     length = np.diff(start)
     curves: tuple[list[Floats], list[Floats]] = ([], [])

@@ -129,12 +129,9 @@ def _built(data: dict[str, Any]) -> Fit:
 def _number(value: Any, name: str, least: float = -math.inf) -> float:
     number = float(value)
     if not (math.isfinite(number) and number >= least):
-        raise ValueError(f"{name} is {value!r}, expected a finite number {_from(least)}".rstrip())
+        bound = f" >= {least:g}" if math.isfinite(least) else ""
+        raise ValueError(f"{name} is {value!r}, expected a finite number{bound}")
     return number
-
-
-def _from(least: float) -> str:
-    return f">= {least:g}" if math.isfinite(least) else ""
 
 
 def _run(data: dict[str, Any]) -> RunNote:

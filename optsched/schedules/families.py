@@ -46,7 +46,6 @@ from optsched.schedules.family_steps import multi_step, step
 from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = [
-    "ALIASES",
     "FAMILIES",
     "Averaging",
     "Family",
@@ -287,3 +286,8 @@ def _registry() -> dict[str, Family]:
 FAMILIES: dict[str, Family] = _registry()
 # Short names that commands take too.
 ALIASES = {"wsd": "wsd_linear", "power": "power_law"}
+
+
+def find_family(name: str) -> Family | None:
+    """The family of a name or a short name, None if there is none."""
+    return FAMILIES.get(ALIASES.get(name, name))

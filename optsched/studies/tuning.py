@@ -23,7 +23,7 @@ from scipy.stats import qmc
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.recursion import MAX_STEPS, Replay, replay
-from optsched.schedules.families import ALIASES, FAMILIES, Family, Parameter
+from optsched.schedules.families import FAMILIES, Family, Parameter, find_family
 from optsched.schedules.schedule import Schedule
 from optsched.studies.peaks import Curve, Peak
 
@@ -298,7 +298,7 @@ def named_families(names: Sequence[str]) -> list[Family]:
     """
     found = []
     for name in names:
-        known = FAMILIES.get(ALIASES.get(name, name))
+        known = find_family(name)
         if known is None:
             raise InvalidProblem("families", name, ", ".join(FAMILIES))
         found.append(known)
