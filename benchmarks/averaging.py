@@ -11,9 +11,9 @@ import time
 import numpy as np
 
 from optsched import Problem
-from optsched.studies.averaging import AveragingStudy, compare_averaging
-from optsched.studies.averaging_exponents import averaging_exponents
-from optsched.studies.weight_decay import compare_weight_decay
+from optsched.studies.averaging.against_decay import AveragingStudy, compare_averaging
+from optsched.studies.averaging.exponents import averaging_exponents
+from optsched.studies.averaging.weight_decay import compare_weight_decay
 
 POINTS = {"easy": (3.5, 2.0), "hard": (3.5, 5.0)}
 SHARES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)

@@ -25,7 +25,7 @@ from optsched.diagnostics.curvature import Hessian, adam_preconditioner
 from optsched.diagnostics.log import Log, read_log
 from optsched.diagnostics.noise import from_micro_batches
 from optsched.diagnostics.recorder import NonFinite, Recorder
-from optsched.theory.stability import UpdateRule
+from optsched.rules.stability import UpdateRule
 
 INPUTS, WIDTH, SAMPLES, BATCH = 10, 32, 256, 32
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8

@@ -23,9 +23,9 @@ import optax
 
 from benchmarks.real_training.text import VOCABULARY, standard_library
 from optsched.plots.invariance import plot_invariance
-from optsched.theory.equilibrium import equilibrium_square
-from optsched.theory.invariance import measure_invariance
-from optsched.theory.sweep_runs import read_sweep
+from optsched.rules.adamw.equilibrium import equilibrium_square
+from optsched.rules.adamw.invariance import measure_invariance
+from optsched.rules.adamw.sweep_runs import read_sweep
 
 CONTEXT, WIDTH, EMBED = 12, 64, 12
 BATCH, HELD_OUT = 32, 4096

@@ -1,8 +1,9 @@
 """Random problems of plain SGD, and whether a solve from another shape ends in a better optimum.
 
 ``python -m benchmarks.local_optima --count 320``: problems of T = 3..10^4 steps, each solved with
-and without the search among neighbouring optima (`optsched.control.switch`), and from the four best
-of up to 280 shapes that are constant and then fall as a power, over 1 step to all of them.
+and without the search among neighbouring optima (`optsched.control.methods.neighbours`), and from
+the four best of up to 280 shapes that are constant and then fall as a power, over 1 step to all of
+them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from unittest.mock import patch
 import numpy as np
 
 from optsched import Problem, Schedule, Solution, solve
+from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.certificate import UNREFINED
-from optsched.control.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
 from optsched.control.objective import Objective
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optsched import Problem
-from optsched.studies.exponents import ExponentFit, fit_exponent
+from optsched.exponents import ExponentFit, fit_exponent
 from optsched.studies.scaling import (
     SCHEDULES,
     Scaling,

@@ -12,7 +12,7 @@ import math
 import time
 
 from optsched import Problem
-from optsched.studies.compare import compare
+from optsched.studies.compare.families import compare
 
 FAMILIES = ("constant", "linear", "cosine", "wsd_linear", "wsd_power")
 PAIRS = ((3.5, 2.0), (2.5, 1.5), (2.0, 1.2), (3.5, 5.0), (2.0, 3.0), (1.5, 4.0))

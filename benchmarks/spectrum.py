@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optsched.theory.measured import measure_features
+from optsched.measure.exponents import measure_features
 
 SAMPLES = 2000
 CASES = [

@@ -27,9 +27,9 @@ from tempfile import TemporaryDirectory
 import jax
 import numpy as np
 
-from optsched.studies.executors import Setup, own_pool
 from optsched.studies.phases import phase_diagram
-from optsched.studies.sweep import dask_executor
+from optsched.studies.sweep.executors import Setup, own_pool
+from optsched.studies.sweep.run import dask_executor
 
 HORIZONS = [10**k for k in range(3, 9)]
 CLUSTER = """

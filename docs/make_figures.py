@@ -17,14 +17,14 @@ from optsched.plots.batch_rules import plot_rate_rules, plot_tradeoff
 from optsched.plots.convex import plot_along, plot_cooldowns
 from optsched.plots.diffusion import plot_noise_figure
 from optsched.plots.lmo import plot_valley
-from optsched.schedules.families import constant, cosine, linear, wsd
-from optsched.theory.batch_rules import fit_critical_batch
-from optsched.theory.convex import convex_bound
-from optsched.theory.diffusion import cosine as cosine_noise
-from optsched.theory.diffusion import edm
-from optsched.theory.diffusion import linear as linear_noise
-from optsched.theory.lmo import LMOBound
-from optsched.theory.lmo_valley import valley
+from optsched.rules.batch.scaling import fit_critical_batch
+from optsched.rules.convex.bound import convex_bound
+from optsched.rules.diffusion.schedules import cosine as cosine_noise
+from optsched.rules.diffusion.schedules import edm
+from optsched.rules.diffusion.schedules import linear as linear_noise
+from optsched.rules.lmo.tuned import LMOBound
+from optsched.rules.lmo.valley import valley
+from optsched.schedules.families.registry import constant, cosine, linear, wsd
 
 FIGURES = Path(__file__).parent / "figures"
 HORIZONS = (10**3, 10**5, 10**7)

@@ -4,13 +4,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from optsched.control.budget import Budget, BudgetSolution, solve_budget
 from optsched.control.certificate import Certificate
-from optsched.control.collocation import Collocation
-from optsched.control.method import Method
-from optsched.control.pontryagin import Pontryagin
+from optsched.control.methods.collocation import Collocation
+from optsched.control.methods.pontryagin import Pontryagin
+from optsched.control.methods.shooting import Shooting
 from optsched.control.problem import Problem
-from optsched.control.shooting import Shooting
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
+from optsched.control.task import Method
 from optsched.errors import (
     BadFile,
     BadLog,
@@ -19,7 +19,7 @@ from optsched.errors import (
     OptschedError,
     SolveFailed,
 )
-from optsched.model.recursion import Replay, replay
+from optsched.model.replay import Replay, replay
 from optsched.model.spectrum import PowerLawSpectrum, Spectrum, TabulatedSpectrum
 from optsched.model.stability import momentum_limit, noise_limit, stability_limit
 from optsched.schedules.schedule import Schedule

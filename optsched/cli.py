@@ -15,7 +15,7 @@ from optsched.commands.phases import phase_diagram
 from optsched.commands.plan import plan
 from optsched.commands.predict import predict
 from optsched.commands.reproduce import reproduce
-from optsched.commands.rules import rules
+from optsched.commands.rules.group import rules
 from optsched.commands.scaling import scaling
 from optsched.commands.solve import solve
 from optsched.commands.spectrum import spectrum

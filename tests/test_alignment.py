@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.alignment import check_alignment
+from optsched.schedules.exports.alignment import check_alignment
 
 T = 1000
 SCHEDULE = Schedule.from_knots([0, 100, 800, T - 1], eta=[1e-5, 3e-4, 3e-4, 0.0])

@@ -9,11 +9,15 @@ import pytest
 
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, solve
 from optsched.model.dynamics import SGD
-from optsched.model.optimisers import QHM
-from optsched.model.recursion import replay
-from optsched.studies.averaging import AveragingStudy, compare_averaging, growing_window
-from optsched.studies.averaging_exponents import averaging_exponents
-from optsched.studies.weight_decay import compare_weight_decay
+from optsched.model.qhm import QHM
+from optsched.model.replay import replay
+from optsched.studies.averaging.against_decay import (
+    AveragingStudy,
+    compare_averaging,
+    growing_window,
+)
+from optsched.studies.averaging.exponents import averaging_exponents
+from optsched.studies.averaging.weight_decay import compare_weight_decay
 from tests.test_momentum import covariance_recursion
 
 SPECTRUM = PowerLawSpectrum(2.2, 1.6, 12)

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from optsched import InvalidProblem, Schedule, SolveFailed
 from optsched.cli import main
 from optsched.plots.batch_rules import plot_rate_rules, plot_tradeoff
-from optsched.schedules.exports import per_update
-from optsched.theory.accumulation import Accumulation, at_batch, in_samples
-from optsched.theory.batch_rules import (
+from optsched.rules.batch.accumulation import Accumulation, at_batch, in_samples
+from optsched.rules.batch.scaling import (
     RULES,
     fit_critical_batch,
     rate_factor,
@@ -28,6 +27,7 @@ from optsched.theory.batch_rules import (
     scale_rate,
     steps_factor,
 )
+from optsched.schedules.exports.common import per_update
 
 SIZE = st.floats(1e-2, 1e6)
 

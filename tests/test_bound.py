@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 from scipy.optimize import minimize
 
-from optsched.control import support as module
-from optsched.control.bound import _Relaxed, certified_bound
-from optsched.control.descent import projected_descent
-from optsched.control.geodesic import relaxed_geodesic
+from optsched.control.bounds import supporting as module
+from optsched.control.bounds.certified import _Relaxed, certified_bound
+from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
+from optsched.control.methods.descent import projected_descent
 from optsched.control.objective import Objective
 from optsched.control.problem import Problem
 from optsched.model.spectrum import TabulatedSpectrum

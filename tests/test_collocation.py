@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("casadi")
 
-from optsched.control.collocation import Collocation
-from optsched.control.descent import projected_descent
-from optsched.control.geodesic import relaxed_geodesic
+from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
-from optsched.control.method import Iterate, Task
+from optsched.control.methods.collocation import Collocation
+from optsched.control.methods.descent import projected_descent
+from optsched.control.methods.radau import radau
+from optsched.control.methods.transcription import Transcription
 from optsched.control.objective import Objective
 from optsched.control.problem import Problem
-from optsched.control.radau import radau
-from optsched.control.transcription import Transcription
+from optsched.control.task import Iterate, Task
 from optsched.model.dynamics import SGD
 from optsched.model.spectrum import PowerLawSpectrum
 

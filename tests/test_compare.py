@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-import optsched.studies.compare as module
+import optsched.studies.compare.families as module
 from optsched import InvalidProblem, Problem, SolveFailed, solve
 from optsched.cli import main
 from optsched.plots.compare import (
@@ -23,8 +23,8 @@ from optsched.plots.compare import (
     plot_comparison_figure,
     plot_parts,
 )
-from optsched.studies.compare import COMMON, Comparison, compare
-from optsched.studies.tuning import tune
+from optsched.studies.compare.families import COMMON, Comparison, compare
+from optsched.studies.compare.tuning import tune
 
 SMALL = Problem(2.5, 2.0, 120, features=100)
 ARGUMENTS = ["--a", "2.5", "--b", "2", "--horizon", "120", "--features", "100"]
@@ -129,7 +129,7 @@ def test_the_peak_alone() -> None:
 
 
 def test_defaults_are_known_families() -> None:
-    from optsched.schedules.families import FAMILIES
+    from optsched.schedules.families.registry import FAMILIES
 
     assert set(COMMON) <= set(FAMILIES)
 

@@ -15,10 +15,10 @@ from optsched import InvalidProblem, Schedule
 from optsched.cli import main
 from optsched.plots.compare import plot_bounds_figure
 from optsched.plots.convex import plot_along, plot_cooldowns
-from optsched.schedules.families import FAMILIES, linear, wsd
-from optsched.studies.compare import COMMON
-from optsched.studies.convex import compare_convex, tune_convex
-from optsched.theory.convex import convex_bound, least_bound
+from optsched.rules.convex.bound import convex_bound, least_bound
+from optsched.schedules.families.registry import FAMILIES, linear, wsd
+from optsched.studies.compare.convex import compare_convex, tune_convex
+from optsched.studies.compare.families import COMMON
 
 
 def test_families_are_tuned_and_in_order() -> None:

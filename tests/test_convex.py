@@ -14,7 +14,10 @@ from scipy.optimize import minimize
 from scipy.special import digamma
 
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.families import (
+from optsched.rules.convex.bound import best_schedule, bound_along, convex_bound, least_bound
+from optsched.rules.convex.horizons import cooldown_scale, extend_wsd, two_stages
+from optsched.rules.convex.sums import cut, knot_sums, weighted_sums
+from optsched.schedules.families.registry import (
     FAMILIES,
     constant,
     cosine,
@@ -23,9 +26,6 @@ from optsched.schedules.families import (
     with_warmup,
     wsd,
 )
-from optsched.theory.convex import best_schedule, bound_along, convex_bound, least_bound
-from optsched.theory.convex_sums import cut, knot_sums, weighted_sums
-from optsched.theory.horizons import cooldown_scale, extend_wsd, two_stages
 
 T = 4000
 RATES = st.lists(st.floats(1e-3, 1.0) | st.just(0.0), min_size=1, max_size=40).filter(

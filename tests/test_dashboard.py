@@ -18,7 +18,7 @@ from optsched.diagnostics.log import Log
 from optsched.diagnostics.recorder import Recorder
 from optsched.errors import InvalidProblem
 from optsched.plots.dashboard import plot_dashboard, plot_edge, plot_loss
-from optsched.theory.stability import UpdateRule
+from optsched.rules.stability import UpdateRule
 
 
 def make(rows: int = 100, **columns: Any) -> Log:

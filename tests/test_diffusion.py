@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from optsched import BadFile, InvalidProblem
 from optsched.cli import main
 from optsched.plots.diffusion import plot_capacity, plot_log_snr
-from optsched.theory.diffusion import (
+from optsched.rules.diffusion.capacity import WEIGHTS, capacity, loss_weight
+from optsched.rules.diffusion.files import COLUMNS, load, save
+from optsched.rules.diffusion.schedules import (
     NoiseSchedule,
     cosine,
     edm,
@@ -27,8 +29,6 @@ from optsched.theory.diffusion import (
     from_sigmas,
     linear,
 )
-from optsched.theory.diffusion_capacity import WEIGHTS, capacity, loss_weight
-from optsched.theory.diffusion_files import COLUMNS, load, save
 
 LEVELS = st.lists(st.floats(-300.0, 300.0), min_size=1, max_size=30, unique=True).map(
     lambda values: np.array(sorted(values, reverse=True))

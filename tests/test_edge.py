@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from optsched import cli
 from optsched.errors import InvalidProblem
+from optsched.rules.stability import SharpnessTrace, UpdateRule, stable_rate, stable_warmup
 from optsched.schedules.files import load
-from optsched.theory.stability import SharpnessTrace, UpdateRule, stable_rate, stable_warmup
 
 MOMENTA = st.floats(0.0, 0.99)
 

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched import InvalidProblem, MissingExtra, Schedule, cli
-from optsched.schedules import families
-from optsched.schedules.exports import per_update, simplified
+from optsched.schedules.exports.common import per_update, simplified
+from optsched.schedules.exports.snippets import FORMATS, MAX_KNOTS, csv_rows, snippet
+from optsched.schedules.exports.torch import BatchSampler
+from optsched.schedules.families import registry as families
 from optsched.schedules.files import load
-from optsched.schedules.snippets import FORMATS, MAX_KNOTS, csv_rows, snippet
-from optsched.schedules.torch import BatchSampler
 
 KNOTS = Schedule.from_knots([0, 10, 60, 99], eta=[0.25, 0.75, 0.1, 1e-9])
 HEAVY = KNOTS.replace(beta=[0.5, 0.95, 0.0, 0.9])
@@ -260,8 +260,8 @@ def test_modules_import_without_frameworks(tmp_path: Path) -> None:
     for name in ("torch", "keras"):
         (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError(name=__name__)")
     code = (
-        "import sys, optsched.schedules.torch as t, optsched.schedules.keras as k, "
-        "optsched.schedules.optax\n"
+        "import sys, optsched.schedules.exports.torch as t, optsched.schedules.exports.keras as k, "
+        "optsched.schedules.exports.optax\n"
         "assert not {'torch', 'keras', 'optax'} & set(sys.modules)\n"
         "from optsched import Schedule, MissingExtra\n"
         "for make in (lambda: t.to_torch(Schedule.from_array([1.0]), None), "

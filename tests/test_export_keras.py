@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.keras import to_keras
-from optsched.schedules.snippets import snippet
+from optsched.schedules.exports.keras import to_keras
+from optsched.schedules.exports.snippets import snippet
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
@@ -124,7 +124,7 @@ def test_training_resumes(tmp_path: Path) -> None:
     for a, b in zip(whole.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     code = (
-        "import sys, keras, optsched.schedules.keras; "
+        "import sys, keras, optsched.schedules.exports.keras; "
         f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r}); "
         "print(float(model.optimizer.learning_rate))"
     )

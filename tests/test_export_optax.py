@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.optax import heavy_ball, to_optax
-from optsched.schedules.snippets import snippet
+from optsched.schedules.exports.optax import heavy_ball, to_optax
+from optsched.schedules.exports.snippets import snippet
 
 T = 100
 KNOTS = Schedule.from_knots([0, 10, 60, 99], eta=[0.25, 0.75, 0.1, 0.01])

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.snippets import snippet
-from optsched.schedules.torch import BatchSampler, to_lightning, to_torch
+from optsched.schedules.exports.snippets import snippet
+from optsched.schedules.exports.torch import BatchSampler, to_lightning, to_torch
 
 torch: Any = pytest.importorskip("torch")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from optsched.errors import InvalidProblem
-from optsched.schedules import families as f
+from optsched.schedules.families import registry as f
 from optsched.schedules.schedule import Schedule
 
 T = 23
@@ -208,7 +208,7 @@ def test_average_is_the_integral(name: str) -> None:
 
 @pytest.mark.parametrize("power", [-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 7.0])
 def test_power_mean(power: float) -> None:
-    from optsched.schedules.family_pieces import power_mean
+    from optsched.schedules.families.pieces import power_mean
 
     x, width = np.array([0.7, 5.0, 3e9, 0.25]), np.array([2.0, 1.0, 1.0, 0.0])
     expected = [

@@ -12,9 +12,9 @@ from scipy.integrate import solve_ivp
 
 from optsched import InvalidProblem, PowerLawSpectrum, Schedule, TabulatedSpectrum
 from optsched.model.dynamics import SGD
-from optsched.model.flow import flow_generator, momentum_ode_excess_loss, ode_validity
+from optsched.model.momentum_ode import flow_generator, momentum_ode_excess_loss, ode_validity
 from optsched.model.ode import BiasVariance, bias_variance_rhs
-from optsched.model.optimisers import QHM
+from optsched.model.qhm import QHM
 from optsched.model.stability import momentum_limit
 from tests.test_momentum import covariance_recursion
 

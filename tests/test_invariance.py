@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from optsched import BadFile, InvalidProblem
 from optsched.cli import main
 from optsched.plots.invariance import plot_invariance
-from optsched.theory.equilibrium import decay_time, equilibrium_square, relative_update
-from optsched.theory.invariance import measure_invariance
-from optsched.theory.salient import salient_direction
-from optsched.theory.sweep_runs import SweepRun, read_sweep, sweep_cells
+from optsched.rules.adamw.equilibrium import decay_time, equilibrium_square, relative_update
+from optsched.rules.adamw.invariance import measure_invariance
+from optsched.rules.adamw.salient import salient_direction
+from optsched.rules.adamw.sweep_runs import SweepRun, read_sweep, sweep_cells
 
 FACTORS = 2.0 ** np.arange(-2, 3)
 STEPS = np.unique(np.round(np.geomspace(20, 20_000, 50)))

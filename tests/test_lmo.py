@@ -17,10 +17,10 @@ from scipy.optimize import minimize_scalar
 from optsched import InvalidProblem
 from optsched.cli import main
 from optsched.plots.lmo import plot_valley
-from optsched.theory.lmo import LMOBound, Tuning, closed_form, minimise
-from optsched.theory.lmo_bound import EXPONENTS
-from optsched.theory.lmo_transfer import transfer
-from optsched.theory.lmo_valley import fitted_exponents, valley
+from optsched.rules.lmo.bound import EXPONENTS
+from optsched.rules.lmo.transfer import transfer
+from optsched.rules.lmo.tuned import LMOBound, Tuning, closed_form, minimise
+from optsched.rules.lmo.valley import fitted_exponents, valley
 
 PROBLEM = LMOBound(gap=3.0, smoothness=0.5, noise=2.0)
 HELD: dict[tuple[str, str], dict[str, float]] = {

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 from optsched import InvalidProblem, PowerLawSpectrum, Schedule
 from optsched.cli import main
-from optsched.plots.measured import plot_measured
-from optsched.theory.exponent_errors import eigenvalue_influence, target_influence
-from optsched.theory.exponent_fits import Sample, fit_eigenvalues, fit_target
-from optsched.theory.measured import (
+from optsched.measure.exponent_errors import eigenvalue_influence, target_influence
+from optsched.measure.exponent_fits import Sample, fit_eigenvalues, fit_target
+from optsched.measure.exponents import (
     MeasuredSpectrum,
     measure_features,
     measure_kernel,
     measure_spectrum,
 )
-from optsched.theory.sample_checks import sample_of_features
-from optsched.theory.sample_spectrum import Population, mode_rows, overlaps, quantiles
-from optsched.theory.tangent import measure_model, tangent_features, tangent_kernel
+from optsched.measure.sample_checks import sample_of_features
+from optsched.measure.sample_spectrum import Population, mode_rows, overlaps, quantiles
+from optsched.measure.tangent import measure_model, tangent_features, tangent_kernel
+from optsched.plots.measured import plot_measured
 
 
 def draw(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from optsched import PowerLawSpectrum
 from optsched.model.dynamics import SGD, knot_blocks
-from optsched.model.optimisers import QHM
 from optsched.model.propagate import block_maps, run_chain
+from optsched.model.qhm import QHM
 
 SPECTRUM = PowerLawSpectrum(2.2, 1.6, 12)
 NAMES = ("eta", "beta", "nu", "batch_size", "ema")

@@ -11,8 +11,8 @@ from jax import Array
 
 from optsched import InvalidProblem, PowerLawSpectrum
 from optsched.model.montecarlo import MonteCarlo, monte_carlo
-from optsched.model.optimisers import QHM
 from optsched.model.propagate import apply
+from optsched.model.qhm import QHM
 from optsched.model.spectrum import Modes
 from tests.test_momentum import NAMES, covariance_recursion
 

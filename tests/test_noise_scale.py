@@ -13,7 +13,7 @@ import pytest
 
 from optsched import InvalidProblem
 from optsched.cli import main
-from optsched.theory.noise_scale import (
+from optsched.rules.batch.noise_scale import (
     NoiseScale,
     RunningNoiseScale,
     per_example,

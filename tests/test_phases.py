@@ -20,9 +20,9 @@ from optsched import InvalidProblem, Problem, solve
 from optsched.cli import main
 from optsched.errors import BadFile
 from optsched.plots.phases import plot_phase, plot_phase_diagram
-from optsched.studies.cells import canonical
 from optsched.studies.phases import FIELDS, PhaseDiagram, phase_cell, phase_diagram
 from optsched.studies.scaling import scaling
+from optsched.studies.sweep.cells import canonical
 
 HORIZONS = (1000, 10_000, 100_000)
 GRID = [1.5, 2.5], [2.0, 3.0]

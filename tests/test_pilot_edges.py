@@ -98,7 +98,9 @@ def test_numbers_of_predict(
 def test_numbers_of_plan(
     law: str, argv: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("optsched.pilot.planning.projected_descent", None)  # before any solve
+    monkeypatch.setattr(
+        "optsched.pilot.planning.optimal.projected_descent", None
+    )  # before any solve
     assert said in refused(capsys, "plan", "--law", law, "--horizon", "1000", *argv.split())
 
 

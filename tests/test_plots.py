@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from optsched import Problem, solve
 from optsched.plots.solution import plot_loss, plot_schedule, plot_solution
-from optsched.studies.baselines import best_baselines
+from optsched.studies.compare.baselines import best_baselines
 
 
 def test_plots() -> None:
@@ -33,7 +33,7 @@ def test_baselines_are_tuned_and_beaten() -> None:
             assert baseline.replay.excess_loss >= best * (1 - 1e-9)
             assert baseline.peak <= problem.eta_cap
             from optsched import replay
-            from optsched.schedules.families import FAMILIES
+            from optsched.schedules.families.registry import FAMILIES
 
             for factor in (0.8, 1.25):
                 peak = min(factor * baseline.peak, problem.eta_cap)

@@ -17,8 +17,8 @@ import pytest
 from benchmarks.real_training.text import standard_library
 from benchmarks.real_training.transformer import Shape, initialise, loss, matrix_count
 from optsched import InvalidProblem, OptschedError
-from optsched.pilot.logs import read_runs
-from optsched.studies.sweep import Progress, Row
+from optsched.logs.read import read_runs
+from optsched.studies.sweep.run import Progress, Row
 
 pytest.importorskip("optax")
 

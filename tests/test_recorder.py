@@ -21,7 +21,7 @@ from optsched.diagnostics.noise import from_micro_batches, from_two_batches
 from optsched.diagnostics.norms import snapshot, tree_distance, tree_norm
 from optsched.diagnostics.recorder import NonFinite, Recorder
 from optsched.errors import BadFile, BadLog, InvalidProblem
-from optsched.theory.noise_scale import NoiseScale
+from optsched.rules.batch.noise_scale import NoiseScale
 
 
 def test_norms_of_trees() -> None:
@@ -150,7 +150,7 @@ def test_a_jax_loop(tmp_path: Path) -> None:
 
 
 def test_the_log_is_one_that_fit_reads(tmp_path: Path) -> None:
-    from optsched.pilot.logs import read_run
+    from optsched.logs.read import read_run
 
     path = tmp_path / "run.csv"
     with Recorder(path, every=10) as log:

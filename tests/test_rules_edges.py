@@ -7,9 +7,9 @@ import pytest
 
 from optsched import cli
 from optsched.errors import InvalidProblem
-from optsched.theory.batch_rules import rate_factor
-from optsched.theory.measured import measure_features
-from optsched.theory.noise_scale import LARGEST, RunningNoiseScale, per_example, two_batch
+from optsched.measure.exponents import measure_features
+from optsched.rules.batch.noise_scale import LARGEST, RunningNoiseScale, per_example, two_batch
+from optsched.rules.batch.scaling import rate_factor
 
 COOLDOWN = "cooldown --horizon 100 --from-cooldown .2 --to-cooldown .4"
 EXTEND = "extend --from-steps 100 --to-steps 400"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from optsched import InvalidProblem
 from optsched.cli import main
-from optsched.theory.averaging import MovingAverage
+from optsched.rules.averaging import MovingAverage
 
 DECAYS = st.floats(0.0, 0.995)
 

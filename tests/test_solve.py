@@ -298,7 +298,7 @@ def test_larger_eigenvalues_mean_smaller_rates() -> None:
 def test_failure_carries_the_best_iterate() -> None:
     class Lazy(Pontryagin):
         def run(self, task):  # type: ignore[no-untyped-def]
-            from optsched.control.method import Iterate
+            from optsched.control.task import Iterate
 
             return Iterate(task.start, False, "gave up")
 

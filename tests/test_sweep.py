@@ -26,9 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched.errors import BadFile, InvalidProblem, MissingExtra, SolveFailed, SweepFailed
-from optsched.studies.cells import Plan, canonical, cell_key, open_store, plain
-from optsched.studies.executors import Setup, own_pool
-from optsched.studies.sweep import Progress, Row, Sweep, dask_executor, sweep
+from optsched.studies.sweep.cells import Plan, canonical, cell_key, open_store, plain
+from optsched.studies.sweep.executors import Setup, own_pool
+from optsched.studies.sweep.run import Progress, Row, Sweep, dask_executor, sweep
 
 ROOT = Path(__file__).parents[1]
 CELLS = [{"x": x} for x in (3, 1, 2, 5, 4, 0)]

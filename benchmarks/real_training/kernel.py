@@ -29,12 +29,12 @@ from benchmarks.real_training.common import (
 from benchmarks.real_training.digits import Kernel, digits_kernel, sgd
 from optsched import BadFile, Problem, Schedule, replay, solve
 from optsched.commands.common import sweep_progress
-from optsched.schedules.families import FAMILIES
-from optsched.studies.executors import default_workers
-from optsched.studies.sweep import Row, sweep
+from optsched.measure.exponents import measure_features
+from optsched.schedules.families.registry import FAMILIES
+from optsched.studies.compare.tuning import tune
+from optsched.studies.sweep.executors import default_workers
+from optsched.studies.sweep.run import Row, sweep
 from optsched.studies.tables import write_table
-from optsched.studies.tuning import tune
-from optsched.theory.measured import measure_features
 
 __all__ = ["kernel_cell", "main", "table", "tuned_on_real"]
 

@@ -15,8 +15,8 @@ from benchmarks.real_training.train import Recipe, evaluate, train
 from benchmarks.real_training.transformer import Parameters, loss
 from optsched.diagnostics.curvature import Hessian, adam_preconditioner
 from optsched.diagnostics.lanczos import Eigenvalue
-from optsched.theory.averaging import MovingAverage
-from optsched.theory.noise_scale import NoiseScale, two_batch
+from optsched.rules.averaging import MovingAverage
+from optsched.rules.batch.noise_scale import NoiseScale, two_batch
 
 __all__ = ["Averages", "curvature_blocks", "gradient_noise", "measured_cell", "sharpness"]
 

@@ -15,9 +15,16 @@ import numpy as np
 
 from benchmarks.real_training.train import Recipe, run_cell
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.families import constant, cosine, linear, multi_step, with_warmup, wsd
-from optsched.studies.executors import default_workers
-from optsched.studies.sweep import Progress, Row, sweep
+from optsched.schedules.families.registry import (
+    constant,
+    cosine,
+    linear,
+    multi_step,
+    with_warmup,
+    wsd,
+)
+from optsched.studies.sweep.executors import default_workers
+from optsched.studies.sweep.run import Progress, Row, sweep
 from optsched.studies.tables import write_table
 
 __all__ = [

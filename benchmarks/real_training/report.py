@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.real_training.common import mean_error, with_error
 from optsched import Schedule
-from optsched.studies.sweep import Row
+from optsched.studies.sweep.run import Row
 
 __all__ = ["PLAN", "Prediction", "comparison", "figure", "shown"]
 

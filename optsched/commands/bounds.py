@@ -39,7 +39,7 @@ def compare_bounds(
     options: Mapping[str, Any],
 ) -> None:
     """Run the comparison, write its files, and print it."""
-    from optsched.studies.convex import compare_convex
+    from optsched.studies.compare.convex import compare_convex
 
     def progress(what: str, done: int, total: int) -> None:
         update(description=what, completed=done, total=total)
@@ -71,7 +71,7 @@ def _table(result: Any) -> list[dict[str, Any]]:
 
 def _report(result: Any, written: Sequence[str | None]) -> None:
     """Print the table for people."""
-    from optsched.commands.rules_common import show
+    from optsched.commands.rules.common import show
 
     columns = ["schedule", "peak rate", "bound", "regret"]
     columns += ["other hyperparameters"] if result.free is None else []

@@ -14,7 +14,7 @@ from optsched.commands.options import ABOVE_ONE
 from optsched.errors import BadFile, InvalidProblem
 
 if TYPE_CHECKING:
-    from optsched.studies.sweep import Progress
+    from optsched.studies.sweep.run import Progress
 
 __all__ = [
     "check_rows",

@@ -70,7 +70,7 @@ def compare(context: click.Context, **options: Any) -> None:
         compare_bounds(problem, families, free, options)
         return
     use_compilation_cache()
-    from optsched.studies.compare import compare as run
+    from optsched.studies.compare.families import compare as run
 
     with progress_bar() as update:
         result = run(
@@ -100,7 +100,7 @@ def _by_bound(judge: str) -> bool:
 
 
 def _families(names: str | None) -> list[str] | None:
-    from optsched.schedules.families import FAMILIES
+    from optsched.schedules.families.registry import FAMILIES
 
     if names is None:
         return None
@@ -143,7 +143,7 @@ def _report(result: Any, output: str | None, plot: str | None) -> None:
     """Print the table for people."""
     from rich.console import Console
 
-    from optsched.report import describe, new_table
+    from optsched.commands.report import describe, new_table
 
     console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     problem, optimum = result.problem, result.optimum

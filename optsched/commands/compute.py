@@ -77,7 +77,7 @@ def _report(study: Any, plot: str | None) -> None:
     """Print a row for each budget, the exponents beside theory, and warnings."""
     from rich.console import Console
 
-    from optsched.report import new_table
+    from optsched.commands.report import new_table
 
     console = Console(highlight=False, soft_wrap=True)
     p = study.problem

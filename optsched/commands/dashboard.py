@@ -9,8 +9,8 @@ import click
 
 from optsched.commands.common import save_figure
 from optsched.commands.options import Number
-from optsched.commands.rules_common import json_option, show
-from optsched.commands.rules_stability import rule_options, update_rule
+from optsched.commands.rules.common import json_option, show
+from optsched.commands.rules.stability import rule_options, update_rule
 
 __all__ = ["dashboard"]
 

@@ -29,9 +29,9 @@ def export(
     force: bool,
 ) -> None:
     """Write a schedule FILE as stand-alone code for a framework, or as csv."""
-    from optsched.schedules import exports
+    from optsched.schedules.exports import common as exports
+    from optsched.schedules.exports.snippets import FORMATS, csv_rows, snippet
     from optsched.schedules.files import atomic_path, check_writable, load
-    from optsched.schedules.snippets import FORMATS, csv_rows, snippet
 
     if form not in (*FORMATS, "csv"):
         raise InvalidProblem("format", form, "one of " + ", ".join((*FORMATS, "csv")))

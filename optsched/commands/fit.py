@@ -53,12 +53,12 @@ def fit(
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     keep_inputs((output, plot), runs)
+    from optsched.logs.read import read_runs
     from optsched.pilot.fitting import fit as run_fit
     from optsched.pilot.heldout import choose
     from optsched.pilot.heldout import held_out as judge
     from optsched.pilot.law import LAWS
     from optsched.pilot.lawfile import save_fit, summary
-    from optsched.pilot.logs import read_runs
 
     logs = read_runs(runs, **reading(options))
     table = []
@@ -83,7 +83,7 @@ def fit(
 
 
 def _report(found: Fit, table: list[Any], written: list[str]) -> None:
-    from optsched.commands.rules_common import show
+    from optsched.commands.rules.common import show
 
     rows = [
         (name, f"{value:.4g}", "held" if name in found.law.held else f"{error:.2g}")

@@ -117,7 +117,7 @@ def _place(options: dict[str, Any]) -> Any:
 
 @contextmanager
 def _on_dask(address: str) -> Iterator[dict[str, Any]]:
-    from optsched.studies.sweep import dask_executor
+    from optsched.studies.sweep.run import dask_executor
 
     with dask_executor(address) as executor:
         yield {"executor": executor}
@@ -128,7 +128,7 @@ def _report(diagram: Any, options: dict[str, Any]) -> None:
     import numpy as np
     from rich.console import Console
 
-    from optsched.report import new_table
+    from optsched.commands.report import new_table
     from optsched.studies.phases import FIELDS
 
     console = Console(highlight=False, soft_wrap=True)

@@ -108,7 +108,7 @@ def comparison_rows(found: Comparison) -> list[dict[str, Any]]:
 
 def show_comparison(title: str, found: Comparison, notes: Sequence[str] = ()) -> None:
     """Table of predicted final losses, the best first."""
-    from optsched.commands.rules_common import show
+    from optsched.commands.rules.common import show
 
     small = min((abs(row.loss) for row in found.rows if row.loss), default=1.0)
     digits = max(4, 4 - math.floor(math.log10(small)))  # a loss of 1e-6 keeps its digits

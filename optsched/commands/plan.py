@@ -21,7 +21,7 @@ from optsched.commands.pilot_common import (
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
-    from optsched.pilot.planning import Plan
+    from optsched.pilot.planning.optimal import Plan
 
 __all__ = ["plan"]
 
@@ -101,9 +101,9 @@ def plan(
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     keep_inputs((output, plot), (law, history))
     from optsched.pilot.lawfile import load_fit
-    from optsched.pilot.planning import plan as run
+    from optsched.pilot.planning.optimal import plan as run
+    from optsched.pilot.planning.rivals import RIVALS, known_families, rivals
     from optsched.pilot.prediction import compare, predict
-    from optsched.pilot.rivals import RIVALS, known_families, rivals
 
     names = RIVALS
     if families is not None:
@@ -154,7 +154,7 @@ def _peak(text: str) -> float | None:
 
 def _history(path: str | None, warmup: float | None) -> tuple[Any, list[str]]:
     """The schedule of the run so far, and what was assumed of it."""
-    from optsched.pilot.logs import read_rates
+    from optsched.logs.read import read_rates
 
     if path is None:
         return None, []

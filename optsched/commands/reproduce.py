@@ -87,7 +87,7 @@ def _write(paper: Any, folder: Path, force: bool) -> dict[str, Any]:
 def _report(paper: Any, files: list[str]) -> None:
     from rich.console import Console
 
-    from optsched.report import new_table
+    from optsched.commands.report import new_table
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{paper.name}: {paper.caption}")

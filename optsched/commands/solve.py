@@ -51,8 +51,8 @@ def _budget(options: dict[str, Any]) -> Any:
 
 def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     """Whole batch sizes that are allowed in the file, if any were asked for."""
+    from optsched.checks import whole
     from optsched.schedules.batches import MAX_DIVIDED, divisors
-    from optsched.schedules.checks import whole
 
     given, listed = options["divisors"], options["batch_sizes"]
     if given is None and listed is None:
@@ -80,11 +80,11 @@ def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
 def _method(name: str | None) -> Any:
     if name is None:
         return None
-    from optsched.control.pontryagin import Pontryagin
-    from optsched.control.shooting import Shooting
+    from optsched.control.methods.pontryagin import Pontryagin
+    from optsched.control.methods.shooting import Shooting
 
     if name == "collocation":
-        from optsched.control.collocation import Collocation
+        from optsched.control.methods.collocation import Collocation
 
         return Collocation()
     if name not in METHODS:
@@ -181,7 +181,7 @@ def solve(**options: Any) -> None:
         schedule.save(options["output"], points=points, overwrite=options["force"])
     baselines = []
     if options["plot"] or not options["as_json"]:
-        from optsched.studies.baselines import best_baselines
+        from optsched.studies.compare.baselines import best_baselines
 
         baselines = best_baselines(solution.problem.plain)
     if options["plot"]:
@@ -191,7 +191,7 @@ def solve(**options: Any) -> None:
     if options["as_json"]:
         click.echo(json.dumps((chosen or solution).summary() | rounded))
     else:
-        from optsched.report import solution_report
+        from optsched.commands.report import solution_report
 
         files = options["output"], options["plot"]
         solution_report(solution, baselines, *files, chosen=chosen, rounded=rounded)
@@ -201,7 +201,7 @@ def _rounded(solution: Any, sizes: list[int] | None) -> tuple[Any, dict[str, Any
     """The schedule to write, and what rounding its batch sizes does."""
     if sizes is None:
         return solution.schedule, {}
-    from optsched.model.recursion import replay
+    from optsched.model.replay import replay
     from optsched.schedules.batches import batch_stages, integer_batches
 
     schedule, problem = integer_batches(solution.schedule, sizes), solution.problem

@@ -15,7 +15,7 @@ from optsched.errors import BadFile, InvalidProblem
 
 if TYPE_CHECKING:
     from optsched.control.solution import Solution
-    from optsched.theory.measured import MeasuredSpectrum
+    from optsched.measure.exponents import MeasuredSpectrum
 
 __all__ = ["spectrum"]
 
@@ -48,8 +48,8 @@ FOR_SOLVE = ("batch_size", "eta_max", "noise", "warmup", "output")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 def spectrum(**options: Any) -> None:
     """Measure a and b from FEATURES (n x p) and TARGETS (n), .npy or .csv files."""
+    from optsched.measure.exponents import KINDS
     from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
-    from optsched.theory.measured import KINDS
 
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
         if options[key]:
@@ -83,7 +83,7 @@ def _window(text: str | None) -> tuple[int, int] | None:
 
 
 def _measure(options: dict[str, Any]) -> MeasuredSpectrum:
-    from optsched.theory import measured
+    from optsched.measure import exponents as measured
 
     window = _window(options["window"])
     other = [name for name in ("kernel", "eigenvalues") if options[name]]
@@ -159,7 +159,7 @@ def _solve(measured: MeasuredSpectrum, options: dict[str, Any]) -> Solution:
 
 
 def _report(measured: MeasuredSpectrum, solution: Solution | None, options: dict[str, Any]) -> None:
-    from optsched.commands.rules_common import show
+    from optsched.commands.rules.common import show
 
     phase = {"easy": "easy phase", "hard": "hard phase"}.get(measured.phase, "phase not decided")
     first, last = measured.window

@@ -35,6 +35,6 @@ def verify(file: str, **options: Any) -> None:
     if options["as_json"]:
         click.echo(json.dumps(result.summary()))
     else:
-        from optsched.report import verification_report
+        from optsched.commands.report import verification_report
 
         verification_report(result, file)

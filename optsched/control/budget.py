@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from scipy.optimize import minimize_scalar
 
-from optsched.control.joint import stretched
-from optsched.control.method import Method
+from optsched.checks import is_number
+from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
+from optsched.control.task import Method
 from optsched.errors import InvalidProblem, SolveFailed
-from optsched.model.recursion import MAX_STEPS
-from optsched.schedules.checks import is_number
+from optsched.model.replay import MAX_STEPS
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Budget", "BudgetSolution", "Trial", "solve_budget"]

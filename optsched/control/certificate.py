@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from optsched.control.bound import certified_bound
+from optsched.control.bounds.certified import certified_bound
 from optsched.control.problem import Problem
 
 __all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "kkt_residual"]
@@ -30,7 +30,7 @@ class Certificate:
     ----------
     lower_bound : float
         Excess loss that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat on the
-        exact recursion (`optsched.control.bound`).
+        exact recursion (`optsched.control.bounds.certified`).
     certified_gap : float
         ``excess_loss / lower_bound - 1``: the optimum is at most this much better, relatively.
     kkt_residual : float

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.geodesic import Geodesic
+from optsched.control.bounds.geodesic import Geodesic
 from optsched.model.propagate import padded
 
 __all__ = ["StepMesh", "graded_mesh", "log_clock", "log_mesh", "split_mesh"]

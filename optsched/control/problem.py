@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from optsched.control.updates import control_names, momentum_name
+from optsched.checks import is_number
+from optsched.controls import control_names, momentum_name
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import SGD, Dynamics
-from optsched.model.optimisers import QHM
+from optsched.model.qhm import QHM
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
 from optsched.model.stability import momentum_limit, noise_limit
-from optsched.schedules.checks import is_number
 
 __all__ = ["Problem"]
 
@@ -52,7 +52,7 @@ class Problem:
        e_j \leftarrow [1 - 2\eta\lambda_j + \eta^2 (1 + 1/m) \lambda_j^2] e_j
        + (\eta^2/m) \nu_j (E + \sigma^2) ;
 
-    for momentum, averaging and weight decay see `optsched.model.optimisers.QHM`.
+    for momentum, averaging and weight decay see `optsched.model.qhm.QHM`.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from optsched.control.certificate import Certificate
 from optsched.control.problem import Problem
-from optsched.model.recursion import Replay
+from optsched.model.replay import Replay
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Solution"]

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.control.bounds.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.certificate import UNDERFLOW, UNREFINED
-from optsched.control.descent import strict_tolerance
-from optsched.control.finish import Stage, finished
-from optsched.control.geodesic import Geodesic, relaxed_geodesic
-from optsched.control.joint import from_plain, optimise_joint
+from optsched.control.conclude import Stage, finished
+from optsched.control.joint.search import from_plain, optimise_joint
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
-from optsched.control.method import Iterate, Method, Task
+from optsched.control.methods.descent import strict_tolerance
+from optsched.control.methods.neighbours import has_fold, switched
+from optsched.control.methods.pontryagin import Pontryagin
+from optsched.control.methods.shooting import Shooting, task_residual
 from optsched.control.objective import Objective
-from optsched.control.pontryagin import Pontryagin
 from optsched.control.problem import Problem
-from optsched.control.shooting import Shooting, task_residual
 from optsched.control.solution import Solution
-from optsched.control.switch import has_fold, switched
+from optsched.control.task import Iterate, Method, Task
 from optsched.errors import InvalidProblem, SolveFailed
-from optsched.model.recursion import MAX_STEPS
+from optsched.model.replay import MAX_STEPS
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["solve"]

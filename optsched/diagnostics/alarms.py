@@ -1,7 +1,7 @@
 r"""Warnings from the log of a run: which number crossed its limit, and when first.
 
 Each alarm looks back only, as it could have done during the run. The limits are rules of thumb, but
-for the edge of stability (`optsched.theory.stability`); `benchmarks.early_warning` measures how
+for the edge of stability (`optsched.rules.stability`); `benchmarks.early_warning` measures how
 early each comes, and how often in healthy runs.
 """
 
@@ -16,10 +16,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from optsched.checks import positive, whole
 from optsched.diagnostics.log import Log
-from optsched.schedules.checks import whole
-from optsched.theory.checks import positive
-from optsched.theory.stability import UpdateRule
+from optsched.rules.stability import UpdateRule
 
 __all__ = ["ALARMS", "Alarm", "Limits", "alarms", "edge_ratio", "update_ratio"]
 

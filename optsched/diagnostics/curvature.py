@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.checks import is_number, whole
 from optsched.diagnostics.lanczos import Eigenvalue, extreme_eigenvalue
 from optsched.errors import InvalidProblem
-from optsched.schedules.checks import is_number, whole
 
 __all__ = ["Hessian", "TraceEstimate", "adam_preconditioner"]
 

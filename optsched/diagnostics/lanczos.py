@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.checks import is_number, real_array, whole
 from optsched.errors import InvalidProblem, OptschedError
-from optsched.schedules.checks import is_number, real_array, whole
 
 __all__ = ["DiagnosticFailed", "Eigenvalue", "extreme_eigenvalue", "matrix_eigenvalue"]
 

@@ -106,7 +106,7 @@ def read_log(path: str | os.PathLike[str], *, required: Sequence[str] = ("step",
         A file that cannot be read, a column that is missing, a field that is no number, steps that
         are not whole or do not increase: naming file, line and what is expected.
     """
-    from optsched.pilot.tables import read_tables
+    from optsched.logs.tables import read_tables
 
     target = Path(path)
     tables = read_tables(target)

@@ -1,8 +1,8 @@
 """Noise scale of a step from gradients that a training loop has anyway.
 
 The mean over parts of a batch (micro-batches, or the ranks of a data-parallel run) has a smaller
-square than the parts: the difference is the noise. `optsched.theory.noise_scale` has the unbiased
-estimators; here they take gradients as trees of arrays, of JAX or torch.
+square than the parts: the difference is the noise. `optsched.rules.batch.noise_scale` has the
+unbiased estimators; here they take gradients as trees of arrays, of JAX or torch.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from optsched.checks import at_least
 from optsched.diagnostics.norms import mean_and_squares, tree_norm
 from optsched.errors import InvalidProblem
-from optsched.theory.checks import at_least
-from optsched.theory.noise_scale import NoiseScale, two_batch
+from optsched.rules.batch.noise_scale import NoiseScale, two_batch
 
 __all__ = ["from_micro_batches", "from_two_batches"]
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from optsched.checks import is_number, whole
 from optsched.diagnostics.append import AppendOnly
 from optsched.diagnostics.curvature import TraceEstimate
 from optsched.diagnostics.lanczos import Eigenvalue
 from optsched.diagnostics.log import COLUMNS
 from optsched.diagnostics.norms import tree_distance, tree_norm
 from optsched.errors import InvalidProblem, OptschedError
-from optsched.schedules.checks import is_number, whole
-from optsched.theory.noise_scale import NoiseScale, RunningNoiseScale
+from optsched.rules.batch.noise_scale import NoiseScale, RunningNoiseScale
 
 __all__ = ["NonFinite", "Recorder"]
 

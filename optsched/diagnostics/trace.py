@@ -8,7 +8,7 @@ import numpy as np
 
 from optsched.diagnostics.log import read_log
 from optsched.errors import BadFile, InvalidProblem
-from optsched.theory.stability import SharpnessTrace
+from optsched.rules.stability import SharpnessTrace
 
 __all__ = ["read_trace"]
 

@@ -29,8 +29,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from optsched.model.entries import Matrix, Vector, dense
 from optsched.model.spectrum import Modes
+from optsched.model.unrolled import Matrix, Vector, dense
 
 __all__ = ["SGD", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks"]
 

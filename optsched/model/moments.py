@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from optsched.model.dynamics import BlockMaps, Blocks, Controls, Dynamics
-from optsched.model.entries import (
+from optsched.model.spectrum import Modes
+from optsched.model.unrolled import (
     Entry,
     Matrix,
     Vector,
@@ -38,7 +39,6 @@ from optsched.model.entries import (
     product,
     times,
 )
-from optsched.model.spectrum import Modes
 
 __all__ = ["LinearOptimiser", "Transition"]
 

@@ -19,7 +19,7 @@ from jax import Array
 
 from optsched.model.dynamics import SGD, knot_blocks
 from optsched.model.propagate import block_maps, run_chain
-from optsched.model.recursion import Rates
+from optsched.model.replay import Rates
 from optsched.model.spectrum import Modes
 
 __all__ = ["BiasVariance", "bias_variance_rhs", "initial_bias_variance", "ode_excess_loss"]

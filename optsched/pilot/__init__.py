@@ -1,14 +1,14 @@
 """From pilot runs to the next run: logs, laws fitted to them, predictions and plans."""
 
+from optsched.logs.read import RateLog, read_rates, read_run, read_runs, read_schedule
+from optsched.logs.run import Run
+from optsched.logs.seeds import SeedGroup, average_seeds
 from optsched.pilot.fitting import Fit, fit
 from optsched.pilot.heldout import HeldOut, held_out
 from optsched.pilot.law import LAWS, Law, Prior
 from optsched.pilot.lawfile import load_fit, save_fit
-from optsched.pilot.logs import RateLog, read_rates, read_run, read_runs, read_schedule
-from optsched.pilot.planning import Plan, plan
+from optsched.pilot.planning.optimal import Plan, plan
 from optsched.pilot.prediction import Comparison, Prediction, compare, predict
-from optsched.pilot.run import Run
-from optsched.pilot.seeds import SeedGroup, average_seeds
 
 __all__ = [
     "LAWS",

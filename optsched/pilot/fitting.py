@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
+from optsched.checks import whole
 from optsched.errors import InvalidProblem
+from optsched.logs.run import Run
+from optsched.logs.seeds import average_seeds
 from optsched.pilot.identify import unidentified
 from optsched.pilot.law import KernelLaw, Law, Prior, fsl
 from optsched.pilot.pieces import Pieces, Scale, cut
-from optsched.pilot.run import Run
-from optsched.pilot.seeds import average_seeds
-from optsched.schedules.checks import whole
 
 __all__ = ["LOSSES", "Fit", "RunNote", "fit"]
 

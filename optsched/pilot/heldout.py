@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.errors import InvalidProblem
+from optsched.logs.run import Run
+from optsched.logs.seeds import same_schedule
 from optsched.pilot.fitting import fit
 from optsched.pilot.law import Law
 from optsched.pilot.pieces import cut
-from optsched.pilot.run import Run
-from optsched.pilot.seeds import same_schedule
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["HeldOut", "choose", "departure", "held_out"]

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from optsched.checks import integers
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
 from optsched.pilot.identify import ONE_RUN
 from optsched.pilot.pieces import cut
-from optsched.schedules.checks import integers
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Comparison", "Prediction", "Row", "checked_level", "compare", "other_peak", "predict"]

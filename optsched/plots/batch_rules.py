@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
-from optsched.theory.batch_rules import (
+from optsched.rules.batch.scaling import (
     CriticalBatch,
     rate_factor,
     samples_at_steps,

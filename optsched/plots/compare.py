@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from optsched.plots.common import BIAS, OPTIMUM, OTHERS, VARIANCE
 from optsched.schedules.schedule import Schedule
-from optsched.studies.compare import Comparison
-from optsched.studies.convex import ConvexComparison
+from optsched.studies.compare.convex import ConvexComparison
+from optsched.studies.compare.families import Comparison
 
 __all__ = [
     "plot_best",

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optsched.plots.common import CURVES, OPTIMUM
-from optsched.schedules.families import linear
+from optsched.rules.convex.bound import bound_along, convex_bound, least_bound
+from optsched.rules.convex.horizons import cooldown_scale
+from optsched.schedules.families.registry import linear
 from optsched.schedules.schedule import Schedule
-from optsched.theory.convex import bound_along, convex_bound, least_bound
-from optsched.theory.horizons import cooldown_scale
 
 __all__ = ["plot_along", "plot_cooldowns", "plot_run_figure"]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from optsched.diagnostics.alarms import Alarm, Limits, alarms, edge_ratio, update_ratio
 from optsched.diagnostics.log import Log
 from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
-from optsched.theory.stability import UpdateRule
+from optsched.rules.stability import UpdateRule
 
 __all__ = [
     "plot_dashboard",

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optsched.plots.common import CURVES
-from optsched.theory.diffusion import NoiseSchedule
-from optsched.theory.diffusion_capacity import capacity
+from optsched.rules.diffusion.capacity import capacity
+from optsched.rules.diffusion.schedules import NoiseSchedule
 
 __all__ = ["plot_capacity", "plot_log_snr", "plot_noise_figure"]
 
@@ -59,7 +59,7 @@ def plot_capacity(
     schedules : sequence of (str, NoiseSchedule)
         Labels and schedules of two levels or more.
     loss : str, optional
-        As for `optsched.theory.diffusion_capacity.capacity`.
+        As for `optsched.rules.diffusion.capacity.capacity`.
 
     Returns
     -------

@@ -13,8 +13,8 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, VARIANCE
-from optsched.theory.invariance import Invariance
-from optsched.theory.sweep_runs import SweepRun, sweep_cells
+from optsched.rules.adamw.invariance import Invariance
+from optsched.rules.adamw.sweep_runs import SweepRun, sweep_cells
 
 __all__ = ["plot_collapse", "plot_invariance", "plot_sweep_curves"]
 
@@ -93,7 +93,7 @@ def plot_invariance(runs: Sequence[SweepRun], found: Invariance) -> Figure:
     ----------
     runs : sequence of SweepRun
     found : Invariance
-        As `optsched.theory.invariance.measure_invariance` measured them.
+        As `optsched.rules.adamw.invariance.measure_invariance` measured them.
 
     Returns
     -------

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from optsched.plots.common import DASHED, OPTIMUM, VARIANCE
-from optsched.theory.lmo_valley import Valley
+from optsched.rules.lmo.valley import Valley
 
 __all__ = ["plot_valley"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from optsched.measure.exponents import MeasuredSpectrum
 from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
-from optsched.theory.measured import MeasuredSpectrum
 
 __all__ = ["plot_measured", "plot_measured_eigenvalues", "plot_measured_target"]
 

@@ -13,9 +13,9 @@ from optsched.pilot.pieces import cut
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from optsched.logs.run import Run
     from optsched.pilot.fitting import Fit
     from optsched.pilot.prediction import Prediction
-    from optsched.pilot.run import Run
     from optsched.schedules.schedule import Schedule
 
 __all__ = [

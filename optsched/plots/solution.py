@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from optsched.control.solution import Solution
 from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE, log_axes
 from optsched.schedules.schedule import Schedule
-from optsched.studies.tuning import Tuned
+from optsched.studies.compare.tuning import Tuned
 
 __all__ = [
     "plot_batch_size",

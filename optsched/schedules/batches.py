@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.checks import is_number, whole
 from optsched.errors import InvalidProblem
-from optsched.schedules.checks import is_number, whole
 from optsched.schedules.clock import Cells, cells_of, knot_steps_at, passed, total_of
 from optsched.schedules.schedule import Schedule
 

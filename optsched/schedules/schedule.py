@@ -21,8 +21,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optsched.errors import InvalidProblem
-from optsched.schedules.checks import (
+from optsched.checks import (
     CONTROLS,
     canonical,
     integers,
@@ -32,6 +31,7 @@ from optsched.schedules.checks import (
     real_array,
     whole,
 )
+from optsched.errors import InvalidProblem
 from optsched.schedules.sampling import evaluate, step_rule, traced_value
 
 __all__ = ["CONTROLS", "Schedule"]

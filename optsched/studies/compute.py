@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.checks import is_number
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
-from optsched.schedules.checks import is_number
+from optsched.exponents import ExponentFit, fit_exponent, json_ready
 from optsched.studies.compute_split import Run, Split, Study, best_split
-from optsched.studies.exponents import ExponentFit, fit_exponent, json_ready
 from optsched.studies.scaling import scaling_theory
 
 __all__ = [

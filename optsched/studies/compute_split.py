@@ -13,11 +13,11 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
+from optsched.checks import is_number
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
+from optsched.exponents import json_ready
 from optsched.model.spectrum import PowerLawSpectrum
-from optsched.schedules.checks import is_number
-from optsched.studies.exponents import json_ready
 from optsched.studies.scaling import SCHEDULES
 
 __all__ = ["Run", "Split", "Study", "best_split"]

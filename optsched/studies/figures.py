@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
-from optsched.model.recursion import replay
-from optsched.schedules.families import FAMILIES
+from optsched.exponents import fit_exponent
+from optsched.model.replay import replay
+from optsched.schedules.families.registry import FAMILIES
 from optsched.studies.compute import ComputeOptimal, compute_optimal, iso_flop
-from optsched.studies.exponents import fit_exponent
 from optsched.studies.finders import SCHEDULES
 from optsched.studies.paper import (
     Curve,

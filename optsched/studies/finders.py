@@ -12,15 +12,15 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.control.joint import stretched
+from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
-from optsched.schedules.families import FAMILIES, Parameter
+from optsched.exponents import json_ready
+from optsched.schedules.families.registry import FAMILIES, Parameter
 from optsched.schedules.schedule import Schedule
-from optsched.studies.exponents import json_ready
-from optsched.studies.tuning import Peak, Tuned, Tuner, named_families
+from optsched.studies.compare.tuning import Peak, Tuned, Tuner, named_families
 
 __all__ = ["SCHEDULES", "FamilyFinder", "Finder", "ScalingPoint", "annealing_time"]
 
@@ -122,7 +122,7 @@ class FamilyFinder:
     Attributes
     ----------
     family : str
-        A name in `optsched.schedules.families.FAMILIES`.
+        A name in `optsched.schedules.families.registry.FAMILIES`.
     free : tuple of str, optional
         Hyperparameters besides the peak that are tuned, all if None; the others have their
         defaults.

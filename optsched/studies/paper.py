@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optsched.control.problem import Problem
-from optsched.model.recursion import Replay
+from optsched.exponents import ExponentFit, json_ready
+from optsched.model.replay import Replay
 from optsched.schedules.schedule import Schedule
-from optsched.studies.exponents import ExponentFit, json_ready
 from optsched.studies.finders import ScalingPoint
 
 __all__ = [

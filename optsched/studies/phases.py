@@ -3,7 +3,7 @@ r"""Phase diagrams: exponents, annealing and regrets over the plane of the expon
 A cell of the diagram is one (a, b). It solves the optimum along all horizons, fits the exponent of
 the loss, and tunes what people use today at the longest horizon; the boundary :math:`b = a` of the
 two phases is theory, drawn beside what is measured. Cells are independent and deterministic, so
-they run anywhere and in any order (`optsched.studies.sweep`).
+they run anywhere and in any order (`optsched.studies.sweep.run`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
-from optsched.studies.exponents import ExponentFit, checked_points, json_ready
+from optsched.exponents import ExponentFit, checked_points, json_ready
 from optsched.studies.finders import SCHEDULES, FamilyFinder
 from optsched.studies.scaling import Scaling, scaling
-from optsched.studies.sweep import Progress, Row, Sweep, sweep
+from optsched.studies.sweep.run import Progress, Row, Sweep, sweep
 from optsched.studies.tables import write_table
 
 __all__ = ["FAMILIES_SHOWN", "FIELDS", "Field", "PhaseDiagram", "phase_cell", "phase_diagram"]
@@ -282,7 +282,7 @@ def phase_diagram(
         horizon: of ``constant``, ``linear`` and ``cosine`` the peak is tuned, of ``wsd`` the decay
         as well, of any other all it has.
     folder, executor, workers, retry_failed, progress
-        As in `optsched.studies.sweep.sweep`: where finished cells are kept, and where they run.
+        As in `optsched.studies.sweep.run.sweep`: where finished cells are kept, and where they run.
 
     Returns
     -------

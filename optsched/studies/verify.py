@@ -12,7 +12,7 @@ import numpy as np
 from optsched.control.certificate import global_bound
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
-from optsched.model.recursion import Replay, replay
+from optsched.model.replay import Replay, replay
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Verification", "matching", "verify"]

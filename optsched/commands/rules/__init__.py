@@ -1,0 +1,1 @@
+"""``optsched rules``, a module for each of its sub-commands."""

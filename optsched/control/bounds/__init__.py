@@ -1,0 +1,1 @@
+"""Lower bounds that hold for every schedule, and the relaxed problem they come from."""

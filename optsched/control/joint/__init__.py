@@ -1,0 +1,1 @@
+"""Several controls together: coordinates, nodes, starts, search, second-order evidence."""

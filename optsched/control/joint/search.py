@@ -1,0 +1,321 @@
+"""Joint solves: several starts, continuation in the horizon, nodes doubled from level to level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsched.control.conclude import LEAST_CURVATURE, Stage
+from optsched.control.joint.coordinates import (
+    Average,
+    Batch,
+    BoundedSplit,
+    Chart,
+    Constant,
+    Forgetting,
+    LogRate,
+    SplitRate,
+    Weight,
+)
+from optsched.control.joint.hessian import lowest_curvature
+from optsched.control.joint.nodes import ControlNodes
+from optsched.control.joint.starts import Controls, completed, named_starts
+from optsched.control.mesh import StepMesh, log_clock, log_mesh, split_mesh
+from optsched.control.methods.shooting import task_residual
+from optsched.control.objective import Objective
+from optsched.control.problem import Problem
+from optsched.control.task import Iterate, Method, Task
+from optsched.schedules.schedule import Schedule
+
+__all__ = ["control_nodes", "from_plain", "optimise_joint", "stretched"]
+
+Floats = NDArray[np.float64]
+
+KNOTS = 112
+LEVELS = (9, 17, 33)
+SHORT = 3000  # horizons up to this are solved without continuation
+FACTOR = 10
+SMOOTHING = (1e-4, 1e-5, 1e-6)  # on these levels; at last none
+COARSE_TOL = 1e-4
+COARSE_ITERATIONS = 150
+MESH_TOL = 1e-3
+MAX_ROUNDS = 4
+MAX_HALVINGS = 60
+MAX_ESCAPES = 3
+ESCAPES = (-0.3, 0.3)  # steps along a direction of negative curvature
+
+
+def _charts(problem: Problem, mesh: StepMesh) -> list[Chart]:
+    """Coordinates of the controls of a problem at the padded knots of a mesh."""
+    spectrum = problem.spectrum
+    assert spectrum is not None
+    knots = mesh.padded + 1
+    charts: list[Chart] = []
+    cap, wild = problem.eta_cap, 10.0 * problem.horizon / spectrum.largest
+    if "eta" not in problem.controls:
+        charts.append(Constant({"eta": problem.eta_max}, knots))
+        if "nu" in problem.controls:
+            charts.append(Weight())
+    elif "nu" not in problem.controls:
+        wild = 1e4 * problem.stability_limit if problem.momentum == "heavy-ball" else wild
+        charts.append(LogRate(problem.eta_min, min(cap, wild)))
+    elif cap < math.inf:
+        charts.append(BoundedSplit(cap))
+    else:
+        charts.append(SplitRate(4.0 / spectrum.largest, wild))
+    if "beta" in problem.controls:
+        charts.append(Forgetting(problem.horizon, problem.momentum == "nesterov"))
+        if problem.momentum == "heavy-ball":
+            charts.append(Constant({"nu": 1.0}, knots))
+    if "batch_size" in problem.controls:
+        assert problem.samples is not None
+        charts.append(Batch(problem.samples, mesh.step_weights))
+    if "ema" in problem.controls:
+        charts.append(Average(problem.horizon))
+    return charts
+
+
+def control_nodes(problem: Problem, mesh: StepMesh, count: int | None) -> ControlNodes:
+    """Free variables of a joint problem: ``count`` nodes a coordinate, or one at every knot."""
+    count = None if count is None else min(count, problem.horizon)
+    return ControlNodes(mesh, _charts(problem, mesh), count)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A local search: its task, where it ended, and the value of log E there."""
+
+    task: Task
+    iterate: Iterate
+    value: float
+
+    @property
+    def nodes(self) -> ControlNodes:
+        variables = self.task.objective.variables
+        assert isinstance(variables, ControlNodes)
+        return variables
+
+    @property
+    def x(self) -> Floats:
+        return self.iterate.log_eta
+
+
+class _Solver:
+    """Local searches, and what they cost together."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.starts: list[str] = []
+        self.evaluations = 0
+
+    def run(
+        self,
+        problem: Problem,
+        mesh: StepMesh,
+        nodes: ControlNodes,
+        x: Floats,
+        tol: float,
+        smoothing: float = 0.0,
+        iterations: int | None = None,
+    ) -> _Found:
+        """Improve a point on the given nodes."""
+        objective = Objective(problem.dynamics, problem.modes, mesh, nodes, smoothing)
+        lower, upper = nodes.lower, nodes.upper
+        for _ in range(MAX_HALVINGS):
+            if math.isfinite(objective(x)[0]):
+                break
+            x = nodes.calmer(x)
+        task = Task(problem, mesh, objective, np.clip(x, lower, upper), lower, upper, tol)
+        method = self.method
+        if iterations is not None:
+            method = replace(method, max_iterations=min(iterations, method.max_iterations))  # type: ignore[call-arg]
+        iterate = method.run(task)
+        value = objective(iterate.log_eta)[0]
+        self.evaluations += objective.evaluations
+        return _Found(task, iterate, _finite(value))
+
+    def coarse(self, problem: Problem, name: str, controls: Controls | Floats) -> _Found:
+        """Search on the coarsest nodes, from controls at the knots or from variables."""
+        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        nodes = control_nodes(problem, mesh, LEVELS[0])
+        x = nodes.fit(controls) if isinstance(controls, dict) else controls
+        self.starts.append(name)
+        return self.run(problem, mesh, nodes, x, COARSE_TOL, SMOOTHING[0], COARSE_ITERATIONS)
+
+    def many(self, problem: Problem, sgd: Schedule | None) -> _Found:
+        """The best of all named starts."""
+        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        starts = named_starts(problem, mesh.steps.astype(float), sgd)
+        found = [self.coarse(problem, name, start) for name, start in starts.items()]
+        return min(found, key=lambda one: one.value)
+
+    def settled(self, found: _Found, tol: float) -> tuple[_Found, float]:
+        """Leave saddle points along negative curvature; a minimum, and its lowest curvature."""
+        curvature = 0.0
+        for _ in range(MAX_ESCAPES):
+            task, x = found.task, found.x
+            before = task.objective.evaluations
+            curvature, direction = lowest_curvature(task.objective, x, task.lower, task.upper)
+            self.evaluations += task.objective.evaluations - before
+            if curvature >= LEAST_CURVATURE:
+                break
+            points = [np.clip(x + s * direction, task.lower, task.upper) for s in ESCAPES]
+            start = min(points, key=lambda point: _finite(task.objective(point)[0]))
+            after = self.run(task.problem, task.mesh, found.nodes, start, tol)
+            if not after.value < found.value:
+                break
+            found = after
+        return found, curvature
+
+    def stage(self, found: _Found, curvature: float) -> Stage:
+        """What was found, with its gradient and audit."""
+        task = found.task
+        return Stage(
+            task,
+            found.iterate,
+            task.objective(found.x)[1],
+            task_residual(task, found.x),
+            task.tol,
+            task.objective.audit(found.x),
+            self.evaluations,
+            tuple(self.starts),
+            curvature,
+        )
+
+    def again(
+        self, found: _Found, mesh: StepMesh, level: int, tol: float, smoothing: float
+    ) -> _Found:
+        """Carry on with other nodes and another mesh."""
+        problem = found.task.problem
+        nodes = control_nodes(problem, mesh, LEVELS[level])
+        _, x = found.nodes.refine(found.x, nodes.count)
+        return self.run(problem, mesh, nodes, x, tol, smoothing)
+
+    def refined(self, found: _Found) -> StepMesh:
+        """The mesh with blocks halved until their errors are small, at the controls found."""
+        problem, objective, mesh = found.task.problem, found.task.objective, found.task.mesh
+        for _ in range(MAX_ROUNDS):
+            errors = np.abs(objective.audit(found.x).errors)
+            if not errors.sum() > MESH_TOL:
+                break
+            mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
+            nodes = control_nodes(problem, mesh, found.nodes.count)
+            objective = Objective(problem.dynamics, problem.modes, mesh, nodes)
+        return mesh
+
+    def finish(self, found: _Found, tol: float) -> _Found:
+        """Double the nodes, and refine the mesh until its error is small."""
+        for level in range(1, len(LEVELS) - 1):
+            found = self.again(found, found.task.mesh, level, COARSE_TOL, SMOOTHING[level])
+        mesh = self.refined(found)
+        for _ in range(MAX_ROUNDS):
+            found = self.again(found, mesh, -1, tol, SMOOTHING[-1])
+            # Without the smoothing, which hardly moves it: the gradient is that of the loss alone.
+            found = self.again(found, mesh, -1, tol, 0.0)
+            mesh = self.refined(found)
+            if len(mesh.steps) == len(found.task.mesh.steps):
+                break
+        return found
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def _horizons(horizon: int) -> list[int]:
+    """Horizons of the continuation, the last one first."""
+    out = [horizon]
+    while out[-1] > SHORT:
+        out.append(-(-out[-1] // FACTOR))
+    return out
+
+
+def _shortened(problem: Problem, horizon: int) -> Problem:
+    """The same problem over fewer steps, with the same mean batch size."""
+    changes: dict[str, Any] = {"horizon": horizon, "warmup": min(problem.warmup, horizon // 2)}
+    if problem.samples is not None:
+        changes["samples"] = problem.samples * horizon / problem.horizon
+    return problem if horizon == problem.horizon else problem.replace(**changes)
+
+
+def stretched(schedule: Schedule, horizon: int) -> Schedule:
+    """A schedule moved to another horizon, on the log clock scaled to its length."""
+    before = schedule.horizon
+    steps = log_mesh(horizon, KNOTS).steps
+    old = log_clock(schedule.steps.astype(float), before)
+    new = log_clock(steps.astype(float), horizon)
+    new = new * (old[-1] / new[-1] if horizon > 1 else 0.0)
+    controls = {name: np.interp(new, old, v) for name, v in schedule.controls.items()}
+    return Schedule.from_knots(steps, controls, horizon=horizon)
+
+
+def optimise_joint(
+    problem: Problem,
+    method: Method,
+    plain: Callable[[Problem], Schedule],
+    initial: Schedule | None,
+    tol: float,
+) -> Stage:
+    """Find a local optimum of a joint problem.
+
+    All named starts are tried at a short horizon; the best is carried to longer ones, a factor of
+    ten at a time, since optima are alike on the log clock. At the full horizon the plain optimum
+    is tried once more.
+
+    Parameters
+    ----------
+    problem : Problem
+    method : Method
+        Improves the nodes of one mesh.
+    plain : callable
+        Optimal schedule of the learning rate alone, for a problem.
+    initial : Schedule, optional
+        Then the only start.
+    tol : float
+        Wanted KKT residual.
+    """
+    solver = _Solver(method)
+    if initial is not None:
+        steps = log_mesh(problem.horizon, KNOTS, problem.warmup).steps
+        given = {name: np.asarray(initial(steps, name)) for name in initial.controls}
+        best = solver.coarse(problem, "initial", completed(problem, given))
+    else:
+        horizons = _horizons(problem.horizon)
+        short = _shortened(problem, horizons[-1])
+        best = solver.many(short, plain(short))
+        for horizon in reversed(horizons[:-1]):
+            # Nodes keep their places on the log clock, relative to its length.
+            longer = _shortened(problem, horizon)
+            best = solver.coarse(longer, f"optimum of T = {best.task.problem.horizon}", best.x)
+    return solver.stage(*solver.settled(solver.finish(best, tol), tol))
+
+
+def from_plain(problem: Problem, method: Method, plain: Schedule, tol: float) -> list[Stage]:
+    """Stages of a joint problem at a schedule of the rate alone, and downhill from it.
+
+    For problems in which the other controls bring so little that nodes on the log clock lose
+    more: here every knot of the given schedule is a node.
+    """
+    solver = _Solver(method)
+    mesh = StepMesh(
+        plain.steps, plain.horizon, np.arange(len(plain.steps)), np.ones(len(plain.steps))
+    )
+    if problem.warmup:
+        mesh = split_mesh(mesh, np.zeros(len(plain.steps), bool), problem.warmup)
+    nodes = control_nodes(problem, mesh, None)
+    none = np.zeros(len(plain.steps))
+    own = {"eta": plain.controls["eta"], "beta": none, "ema": none}
+    if problem.momentum != "heavy-ball":
+        own["nu"] = none
+    x = nodes.fit(completed(problem, own))
+    solver.starts.append("rate alone")
+    still = solver.run(problem, mesh, nodes, x, tol, iterations=0)
+    return [
+        solver.stage(still, -math.inf),
+        solver.stage(*solver.settled(solver.run(problem, mesh, nodes, x, tol), tol)),
+    ]

@@ -1,0 +1,1 @@
+"""The next run: the schedule with the least predicted loss, and its rivals."""

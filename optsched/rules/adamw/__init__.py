@@ -1,0 +1,1 @@
+"""AdamW: equilibrium of the norm, trajectory invariance, sweeps over rate and decay."""

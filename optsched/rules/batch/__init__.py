@@ -1,0 +1,1 @@
+"""Batch size: noise scale, scaling of the rate, gradient accumulation."""

@@ -1,0 +1,1 @@
+"""What the bound of convex optimisation says of a schedule, and of another horizon."""

@@ -1,0 +1,1 @@
+"""Methods with a linear minimisation oracle (Muon, signs): bound, tuned parameters, transfer."""

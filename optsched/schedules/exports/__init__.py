@@ -1,0 +1,1 @@
+"""Schedules in training frameworks, and as code without optsched."""

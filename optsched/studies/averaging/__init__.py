@@ -1,0 +1,1 @@
+"""Averages of the weights against decay of the rate; weight decay."""

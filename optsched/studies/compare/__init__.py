@@ -1,0 +1,1 @@
+"""Families of schedules, tuned, beside the optimum."""

@@ -1,0 +1,1 @@
+"""One function over many cells, on any executor, resumable."""
