@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from optsched.control.solution import Solution
+from typing import Any
 
 __all__ = [
     "BadFile",
@@ -64,11 +61,11 @@ class SolveFailed(OptschedError, RuntimeError):
     ----------
     message : str
         What happened and what to try next.
-    solution : Solution, optional
-        The best iterate that was reached, with its (unconverged) certificate.
+    solution : Any, optional
+        The best iterate that was reached, a `Solution` with its (unconverged) certificate.
     """
 
-    def __init__(self, message: str, solution: Solution | None = None) -> None:
+    def __init__(self, message: str, solution: Any = None) -> None:
         super().__init__(message)
         self.solution = solution
 
