@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.errors import InvalidProblem
 
 __all__ = [
@@ -27,8 +28,6 @@ __all__ = [
     "whole",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CONTROLS = ("eta", "beta", "nu", "batch_size", "ema")
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 
 __all__ = ["ExponentFit", "checked_points", "fit_exponent", "json_ready"]
 
-Floats = NDArray[np.float64]
 
 METHOD = (
     "weighted least squares in log-log; standard error: jackknife over the horizons about a"

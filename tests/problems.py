@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optsched import Problem, Schedule
+from optsched.arrays import Floats
 from optsched.model.spectrum import Modes
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

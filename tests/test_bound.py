@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.linalg import expm
 from scipy.optimize import minimize
 
+from optsched.arrays import Floats
 from optsched.control.bounds import supporting as module
 from optsched.control.bounds.certified import _Relaxed, certified_bound
 from optsched.control.bounds.geodesic import relaxed_geodesic
@@ -16,8 +16,6 @@ from optsched.control.methods.descent import projected_descent
 from optsched.control.objective import Objective
 from optsched.control.problem import Problem
 from optsched.model.spectrum import TabulatedSpectrum
-
-Floats = NDArray[np.float64]
 
 
 def losses(problem: Problem, rates: Floats) -> Floats:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from optsched import Problem, Schedule, solve
+from optsched.arrays import Floats
 from optsched.control.certificate import UNREFINED
 from tests.problems import excess_of, recursion
-
-Floats = NDArray[np.float64]
 
 # Where one start alone ended in a worse optimum, by 3e-5 to 4e-3.
 SHORT = [

@@ -16,13 +16,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from optsched import InvalidProblem, MissingExtra, TabulatedSpectrum
+from optsched.arrays import Floats
 
 __all__ = ["Kernel", "digits_kernel", "kernel_of", "sgd"]
 
-Floats = NDArray[np.float64]
 
 # Directions with less than this share of the largest eigenvalue are rounding.
 LEAST_EIGENVALUE = 1e-9

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from optsched.arrays import Floats
 from optsched.control.bounds.certified import certified_bound
 from optsched.control.problem import Problem
 
 __all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "kkt_residual"]
 
-Floats = NDArray[np.float64]
 
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
 UNDERFLOW = 1e-250

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.certificate import UNDERFLOW, Certificate, global_bound
 from optsched.control.methods.descent import projected_gradient
 from optsched.control.objective import Audit
@@ -22,7 +22,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["Stage", "finished"]
 
-Floats = NDArray[np.float64]
 
 LEAST_CURVATURE = -1e-4  # of the largest: below it, a negative curvature is more than rounding
 MAX_REPLAY_GAP = 0.01  # a loss that its replay contradicts by more is not accepted

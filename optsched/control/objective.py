@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.mesh import StepMesh
 from optsched.control.variables import FreeRates, Variables
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
@@ -22,8 +22,6 @@ from optsched.model.propagate import Path, advance, block_maps, chain, in_bundle
 from optsched.model.spectrum import Modes
 
 __all__ = ["Audit", "Objective", "warm_up"]
-
-Floats = NDArray[np.float64]
 
 
 class Audit(NamedTuple):

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.certificate import Certificate
 from optsched.control.problem import Problem
 from optsched.model.replay import Replay
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Solution"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.certificate import UNDERFLOW, UNREFINED
 from optsched.control.conclude import Stage, finished
@@ -29,7 +29,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["solve"]
 
-Floats = NDArray[np.float64]
 
 # Blocks are halved until their estimated errors of log E sum to less than this.
 MESH_TOL = 1e-4

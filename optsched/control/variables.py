@@ -5,13 +5,12 @@ from __future__ import annotations
 import abc
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.mesh import StepMesh
 
 __all__ = ["FreeRates", "Variables"]
 
-Floats = NDArray[np.float64]
 Table = dict[str, Floats]
 
 

@@ -14,16 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import positive, whole
 from optsched.diagnostics.log import Log
 from optsched.rules.stability import UpdateRule
 
 __all__ = ["ALARMS", "Alarm", "Limits", "alarms", "edge_ratio", "update_ratio"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 CHUNK = 1 << 14  # windows that are sorted at once
 
 

@@ -25,15 +25,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.checks import is_number, whole
 from optsched.diagnostics.lanczos import Eigenvalue, extreme_eigenvalue
 from optsched.errors import InvalidProblem
 
 __all__ = ["Hessian", "TraceEstimate", "adam_preconditioner"]
 
-Floats = NDArray[np.float64]
 MOST_SAMPLES = 10**6
 
 

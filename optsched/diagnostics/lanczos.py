@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.checks import is_number, real_array, whole
 from optsched.errors import InvalidProblem, OptschedError
 
 __all__ = ["DiagnosticFailed", "Eigenvalue", "extreme_eigenvalue", "matrix_eigenvalue"]
 
-Floats = NDArray[np.float64]
 
 SKEW = 1e3  # in units of the rounding of a product: more asymmetry than this is no rounding
 DENSE = 8  # up to this size the matrix is formed

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Bools, Floats
 from optsched.errors import BadLog
 
 __all__ = ["COLUMNS", "Log", "read_log"]
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 COLUMNS = (
     "step",

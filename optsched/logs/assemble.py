@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import whole
 from optsched.errors import BadLog, InvalidProblem
 from optsched.logs.columns import (
@@ -38,8 +38,6 @@ __all__ = [
     "spacing",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 PathLike = str | os.PathLike[str]
 Source = PathLike | tuple[PathLike, PathLike]
 Unit = Literal["steps", "samples", "tokens"]

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.errors import BadLog
 from optsched.logs.tables import TENSORBOARD, Table
 from optsched.schedules.schedule import MAX_HORIZON
 
 __all__ = ["KEYS", "Series", "find_loss", "find_rate", "is_tensorboard", "no_rate", "points"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # In the order of preference; compared in lower case, with "-", " " and "." as "_".
 STEPS = (

@@ -13,14 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Rates", "cut", "fill_rates", "jumps", "ramp", "roundest"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MIN_CHANGE = 0.1
 CONTRAST = 4.0

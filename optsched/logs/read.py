@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from optsched.arrays import Ints
 from optsched.errors import BadLog, InvalidProblem
 from optsched.logs.assemble import (
     Options,
@@ -39,7 +37,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["RateLog", "read_rates", "read_run", "read_runs", "read_schedule"]
 
-Ints = NDArray[np.int64]
 PathLike = str | os.PathLike[str]
 Seeds = Literal["refuse", "keep", "average"]
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import integers, real_array, whole
 from optsched.errors import InvalidProblem
 from optsched.logs.rates import jumps
@@ -16,8 +16,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["MIN_POINTS", "Run", "noise_level"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MIN_POINTS = 4
 

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.errors import BadLog
 
 __all__ = ["Column", "Table", "rate_file", "read_tables", "run_name"]
 
-Floats = NDArray[np.float64]
 
 TRAINER = "a Trainer state of Hugging Face"
 TENSORBOARD = ("wall time", "step", "value")

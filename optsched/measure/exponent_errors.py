@@ -9,13 +9,12 @@ their effective number and moves the very eigenvalues that are measured.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.measure.exponent_fits import EigenvalueFit, Sample, TargetFit
 
 __all__ = ["eigenvalue_influence", "target_influence"]
 
-Floats = NDArray[np.float64]
 
 BEYOND = 2.0  # modes up to this many times the window take part in the mixing
 

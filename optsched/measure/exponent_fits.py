@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from optsched.arrays import Floats
 from optsched.measure.sample_spectrum import (
     Population,
     Rows,
@@ -32,7 +33,6 @@ from optsched.measure.sample_spectrum import (
 
 __all__ = ["EigenvalueFit", "Sample", "TargetFit", "fit_eigenvalues", "fit_target"]
 
-Floats = NDArray[np.float64]
 
 LEAST_B, MOST_B = 0.05, 30.0
 LEAST_A, MOST_A = 0.05, 15.0

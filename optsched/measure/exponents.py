@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import zeta
 
+from optsched.arrays import Floats
 from optsched.checks import is_number
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
@@ -34,7 +35,6 @@ from optsched.model.spectrum import TabulatedSpectrum
 
 __all__ = ["MeasuredSpectrum", "measure_features", "measure_kernel", "measure_spectrum"]
 
-Floats = NDArray[np.float64]
 
 KINDS = ("measured", "power-law")
 TOP_SHARE, TOP_RANK = 4, 2  # a window ends at n/4 and p/2 at the latest

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.checks import is_number, real_array
 from optsched.errors import InvalidProblem
 from optsched.measure.exponent_fits import Sample
@@ -19,7 +20,6 @@ __all__ = [
     "sample_of_spectrum",
 ]
 
-Floats = NDArray[np.float64]
 
 LEAST_SAMPLES, LEAST_MODES = 40, 20
 FULL = 0.95  # a rank below this share of n leaves directions of pure noise

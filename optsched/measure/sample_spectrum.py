@@ -35,9 +35,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
+
 __all__ = ["Population", "Rows", "mode_rows", "overlaps", "power_law_nodes", "quantiles"]
 
-Floats = NDArray[np.float64]
 
 SINGLE = 40  # modes up to this one are looked at one by one, later ones in bins of 5 %
 BIN_WIDTH = 0.05

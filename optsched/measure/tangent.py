@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.measure.exponents import MeasuredSpectrum, measure_features, measure_kernel
 
 __all__ = ["measure_model", "tangent_features", "tangent_kernel"]
 
-Floats = NDArray[np.float64]
 
 BLOCK = 256  # samples whose gradients are held at a time
 LARGEST_FEATURES = 4  # more parameters than this times n: the kernel is the smaller matrix

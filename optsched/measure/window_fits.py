@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.measure.exponent_errors import eigenvalue_influence, target_influence
 from optsched.measure.exponent_fits import (
     FEW,
@@ -21,7 +21,6 @@ from optsched.measure.exponent_fits import (
 
 __all__ = ["WindowFit", "fit_windows"]
 
-Floats = NDArray[np.float64]
 
 STARTS = (1, 2, 4, 8, 16, 32, 64)
 LEAST_RATIO = 8  # a window spans at least this factor in k

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["corners", "graded_steps"]
+from optsched.arrays import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+__all__ = ["corners", "graded_steps"]
 
 
 def graded_steps(horizon: int, count: int) -> Ints:

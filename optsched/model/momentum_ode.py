@@ -62,6 +62,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 from scipy.sparse import bmat, csc_matrix, csr_matrix
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Controls
 from optsched.model.moments import LinearOptimiser
@@ -72,7 +73,6 @@ from optsched.model.unrolled import dense
 
 __all__ = ["OdeValidity", "flow_generator", "momentum_ode_excess_loss", "ode_validity"]
 
-Floats = NDArray[np.float64]
 
 # A loss that has grown by this factor is called divergent.
 BLOW_UP = 1e12

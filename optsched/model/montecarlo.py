@@ -12,12 +12,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
 
 __all__ = ["MonteCarlo", "monte_carlo"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

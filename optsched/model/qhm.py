@@ -21,15 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.model.dynamics import Controls
 from optsched.model.moments import LinearOptimiser, Transition
 from optsched.model.spectrum import Modes
 
 __all__ = ["QHM"]
-
-Floats = NDArray[np.float64]
 
 
 @partial(

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model import unrolled as entries
 from optsched.model.dynamics import Controls, Dynamics, knot_blocks
@@ -37,8 +38,6 @@ BLOCKS = 64  # to begin with, besides the knots of the schedule
 EVERY_KNOT = 512  # so many knots are all ends of blocks
 KNOT_TOL = 2e-3  # of a curve with more knots; halving the blocks brings it down
 MOST_BLOCKS = 4096
-
-Floats = NDArray[np.float64]
 
 
 class Knots(Protocol):

@@ -48,9 +48,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
 
@@ -65,8 +65,6 @@ __all__ = [
 
 # Spectra up to this size are summed mode by mode, larger ones over quadrature nodes.
 MAX_MODES = 10**5
-
-Floats = NDArray[np.float64]
 
 
 def _real(name: str, value: Any, allowed: str, low: float, high: float) -> float:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
+from optsched.arrays import Floats
 from optsched.checks import whole
 from optsched.errors import InvalidProblem
 from optsched.logs.run import Run
@@ -28,8 +28,6 @@ from optsched.pilot.pieces import Pieces, Scale, cut
 
 __all__ = ["LOSSES", "Fit", "RunNote", "fit"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MOST_ROWS, ALL_ROWS = 128, 600  # of a run, and of all; more are averaged in bins
 FEWEST_ROWS = 30

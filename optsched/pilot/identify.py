@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.pilot.law import Law
 
 __all__ = ["ONE_RUN", "unidentified"]
 
-Floats = NDArray[np.float64]
 
 ONE_RUN = "One run only"  # how the warning begins that predictions repeat
 VAGUE = 1.0  # standard error of a logarithm from which a parameter counts as unknown

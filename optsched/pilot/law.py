@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.pilot.pieces import Pieces
 from optsched.pilot.tails import Tail, features_tail, power_tail, step_tail
@@ -40,7 +40,6 @@ __all__ = [
     "momentum",
 ]
 
-Floats = NDArray[np.float64]
 
 LEAST_CLOCK = 1e-3  # of the clock at the first loss: where the bias stops to grow backwards
 

@@ -11,15 +11,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.errors import InvalidProblem
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Pieces", "Scale", "check_rate", "cut", "fine_edges"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CHANGE = 0.02  # of the peak: the rate of a piece changes by no more
 STRAIGHT = 1e-4  # of the peak: what a line through knots may leave out

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import integers
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
@@ -23,8 +24,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["Comparison", "Prediction", "Row", "checked_level", "compare", "other_peak", "predict"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 LEVEL = 0.8
 PEAK_SLACK = 0.02  # relative: the same rate but for rounding

@@ -9,13 +9,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.special import gammainc, gammaln
 
+from optsched.arrays import Floats
+
 __all__ = ["Tail", "features_tail", "power_tail", "step_tail"]
 
-Floats = NDArray[np.float64]
 Tail = Callable[[Floats, float], tuple[Floats, Floats, Floats]]
 
 SMALL, TABLE = 1e-6, 2000  # least argument of a tabulated tail, and points of its table

@@ -10,13 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.studies.phases import FAMILIES_SHOWN, FIELDS, PhaseDiagram
 
 __all__ = ["plot_phase", "plot_phase_diagram"]
 
-Floats = NDArray[np.float64]
 SHOWN = ("exponent", "deviation", "annealing", "peak_exponent", *FAMILIES_SHOWN)
 SHOWN_JOINT = ("exponent", "gain_exponent", "gain")
 SIGNED = ("deviation", "gain_exponent")

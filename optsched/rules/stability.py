@@ -46,8 +46,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import at_least, decay, integers, is_number, positive, real_array, whole
 from optsched.errors import InvalidProblem
 from optsched.model.stability import curvature_limit
@@ -62,8 +63,6 @@ __all__ = [
     "stable_warmup",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 OPTIMISERS = ("gd", "heavy-ball", "nesterov", "adam", "adamw")
 AT_EDGE = 0.8  # of the edge: above it the rate, not the loss, may have set the sharpness

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import is_number, whole
 from optsched.errors import InvalidProblem
 from optsched.schedules.clock import Cells, cells_of, knot_steps_at, passed, total_of
@@ -23,8 +23,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["BatchStage", "batch_stages", "degenerate_family", "divisors", "integer_batches"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MAX_SIZE = 2**53  # larger whole numbers are not exact as floats
 MAX_DIVIDED = 10**12

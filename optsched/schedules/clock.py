@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Cells", "cells_of", "knot_steps_at", "passed", "total_of"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 DENSE = 4096  # horizons up to this are treated step by step
 RATIO = 1.01  # how much the rate may change within one cell of a longer one

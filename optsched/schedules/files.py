@@ -25,8 +25,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from optsched.arrays import Floats, Ints
 from optsched.errors import BadFile
-from optsched.schedules.schedule import CONTROLS, Floats, Ints, Schedule
+from optsched.schedules.schedule import CONTROLS, Schedule
 
 __all__ = ["MAX_ROWS", "PLOT_SUFFIXES", "SUFFIXES", "atomic_path", "check_writable", "load", "save"]
 

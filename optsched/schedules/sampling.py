@@ -6,16 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
     from optsched.schedules.schedule import Schedule
 
 __all__ = ["evaluate", "step_rule", "traced_value"]
-
-Floats = NDArray[np.float64]
 
 
 def step_rule(graded: bool) -> tuple[Floats, Floats]:

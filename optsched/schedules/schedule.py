@@ -21,6 +21,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import (
     CONTROLS,
     canonical,
@@ -36,8 +37,6 @@ from optsched.schedules.sampling import evaluate, step_rule, traced_value
 
 __all__ = ["CONTROLS", "Schedule"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Unit = Literal["steps", "samples", "tokens"]
 Extend = Literal["hold", "raise", "zero"]
 Sampling = Literal["average", "left"]

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.checks import is_number
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
@@ -46,7 +46,6 @@ __all__ = [
     "iso_flop",
 ]
 
-Floats = NDArray[np.float64]
 
 OPTIONS = {"gap": UNREFINED, "replay_steps": 1000}  # a sweep needs neither bound nor long replays
 QUANTITIES = {"loss": 1.0, "features": -1.0, "horizon": -1.0, "peak_eta": 1.0}  # 1: falls with C

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
@@ -42,7 +41,6 @@ from optsched.studies.scaling import scaling, scaling_theory
 
 __all__ = ["FIGURES", "reproduce"]
 
-Floats = NDArray[np.float64]
 Told = Callable[[str], None]
 Phase = tuple[float, float]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
@@ -24,7 +24,6 @@ from optsched.studies.compare.tuning import Peak, Tuned, Tuner, named_families
 
 __all__ = ["SCHEDULES", "FamilyFinder", "Finder", "ScalingPoint", "annealing_time"]
 
-Floats = NDArray[np.float64]
 Start = tuple[Floats, float]  # shares of a shape, and its log peak
 
 ANNEALED = 0.5  # share of the peak rate below which a schedule anneals

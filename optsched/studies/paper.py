@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.control.problem import Problem
 from optsched.exponents import ExponentFit, json_ready
 from optsched.model.replay import Replay
@@ -30,8 +31,6 @@ __all__ = [
     "tens",
     "where",
 ]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

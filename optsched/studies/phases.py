@@ -17,8 +17,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
@@ -30,7 +31,6 @@ from optsched.studies.tables import write_table
 
 __all__ = ["FAMILIES_SHOWN", "FIELDS", "Field", "PhaseDiagram", "phase_cell", "phase_diagram"]
 
-Floats = NDArray[np.float64]
 
 # Schedules whose regret is mapped.
 FAMILIES_SHOWN = ("constant", "linear", "cosine", "wsd")

@@ -25,15 +25,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import LogTable, graded_rule, time_level
 from optsched.control.bounds.supporting import Case, Generators, Support
 from optsched.model.spectrum import Modes
 
 __all__ = ["CertifiedBound", "certified_bound"]
 
-Floats = NDArray[np.float64]
 
 SAFETY = 1e-4  # relative, taken off a refined bound for the numerical error
 AMPLE = 0.4  # of the target gap: closer than this is not looked for

@@ -20,14 +20,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from optsched.arrays import Floats
 from optsched.model.spectrum import Modes
 
 __all__ = ["Geodesic", "LogTable", "graded_rule", "relaxed_geodesic", "time_level"]
 
-Floats = NDArray[np.float64]
 
 ROWS = 40  # final intrinsic times of the first grid
 POINTS = 110  # of a path

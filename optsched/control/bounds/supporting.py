@@ -47,12 +47,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from optsched.arrays import Floats, Ints
 from optsched.model.spectrum import Modes
 
 __all__ = ["Case", "Generators", "Support"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 LOGIT_TOP = 4.0  # densest spacing of the table of rates is at its top
 SLOW = 1e-3  # modes with less lam * eta_max share one class

@@ -23,7 +23,8 @@ import math
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from optsched.arrays import Floats
 
 __all__ = [
     "Average",
@@ -37,7 +38,6 @@ __all__ = [
     "Weight",
 ]
 
-Floats = NDArray[np.float64]
 Table = dict[str, Floats]
 Bounds = tuple[float, float]
 

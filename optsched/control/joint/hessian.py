@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.methods.descent import Function
 
 __all__ = ["lowest_curvature"]
 
-Floats = NDArray[np.float64]
 STEP = 1e-5  # of a log control: truncation and rounding of the gradient are both far below
 
 

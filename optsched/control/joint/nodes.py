@@ -11,15 +11,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.joint.coordinates import Chart
 from optsched.control.mesh import StepMesh, log_clock
 from optsched.control.variables import Table, Variables
 
 __all__ = ["ControlNodes"]
-
-Floats = NDArray[np.float64]
 
 
 def _hats(at: Floats, nodes: Floats) -> Floats:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.conclude import LEAST_CURVATURE, Stage
 from optsched.control.joint.coordinates import (
     Average,
@@ -34,7 +34,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["control_nodes", "from_plain", "optimise_joint", "stretched"]
 
-Floats = NDArray[np.float64]
 
 KNOTS = 112
 LEVELS = (9, 17, 33)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.problem import Problem
 from optsched.controls import CONTROL_NAMES
 from optsched.model.stability import noise_limit
@@ -12,7 +12,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["Controls", "completed", "named_starts"]
 
-Floats = NDArray[np.float64]
 Controls = dict[str, Floats]
 CALM = 0.25  # of a stability limit
 COOLDOWN = 0.2  # of the horizon

@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.mesh import StepMesh
 from optsched.control.methods.nlp import ProgramResult, solve_program
 from optsched.control.methods.transcription import Transcription
@@ -25,7 +25,6 @@ from optsched.model.dynamics import SGD
 
 __all__ = ["Collocation"]
 
-Floats = NDArray[np.float64]
 
 TRUST = 0.7  # half-width of the box in log rate
 BACK_OFF = (0.0, 0.01, 0.03, 0.1, 0.3)  # from the upper bound of the log rate, at the start

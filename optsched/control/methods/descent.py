@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from optsched.arrays import Floats
 
 __all__ = ["Descent", "projected_descent", "projected_gradient", "strict_tolerance"]
 
-Floats = NDArray[np.float64]
 Function = Callable[[Floats], tuple[float, Floats, Floats]]
 
 

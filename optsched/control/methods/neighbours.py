@@ -16,12 +16,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.methods.descent import projected_descent
 from optsched.control.task import Iterate, Task
 
 __all__ = ["has_fold", "switched"]
 
-Floats = NDArray[np.float64]
 ROUGH = 1e-4  # KKT residual at which a neighbour shows what it is worth: to its square
 GAIN = 1e-7  # of log E: less is not worth a neighbour of the neighbour
 ITERATIONS = 30

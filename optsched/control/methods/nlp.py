@@ -14,12 +14,11 @@ from typing import Any
 
 import casadi
 import numpy as np
-from numpy.typing import NDArray
+
+from optsched.arrays import Floats, Ints
 
 __all__ = ["Pattern", "ProgramResult", "SparseProgram", "solve_program"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _MORE = "raise max_iterations, or start from another schedule"
 _STATUS = {

@@ -34,6 +34,7 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.special import roots_jacobi
 
+from optsched.arrays import Floats, Ints
 from optsched.control.mesh import StepMesh
 
 __all__ = [
@@ -47,8 +48,6 @@ __all__ = [
     "radau",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SERIES_BELOW = 1e-3  # falls smaller than this take the series of g / fall
 

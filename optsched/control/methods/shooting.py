@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, NonlinearConstraint, minimize
 
+from optsched.arrays import Floats
 from optsched.control.certificate import kkt_residual
 from optsched.control.methods.descent import projected_gradient
 from optsched.control.task import Iterate, Method, Task
 
 __all__ = ["Shooting", "change_constraint", "task_residual"]
 
-Floats = NDArray[np.float64]
 BURST = 40  # SLSQP iterations between two looks at the KKT residual
 ROUNDING = 1e-12  # of log rates that were scaled and scaled back
 NEARLY = 1e-6  # a change within this share of its bound is active

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.control.mesh import StepMesh
 from optsched.control.methods.nlp import Pattern, SparseProgram
 from optsched.control.methods.radau import (
@@ -34,8 +34,6 @@ from optsched.model.spectrum import Modes
 
 __all__ = ["Transcription"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CHUNK = 4096  # (point, mode) pairs of one call: one size, so that code is compiled once
 METRIC_FLOOR = 1e-6  # of the largest metric: weaker controls are not stretched further

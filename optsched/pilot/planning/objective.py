@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.control.mesh import StepMesh
 from optsched.pilot.fitting import Fit
 from optsched.pilot.law import KernelLaw
@@ -16,8 +16,6 @@ from optsched.pilot.planning.relaxed import Relaxed, relaxed_plan
 
 __all__ = ["Past", "PlanObjective", "PlanTask"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 EVERY_STEP = 4000  # horizons up to which every step is a piece of its own
 PARTS = 12  # pieces between two knots

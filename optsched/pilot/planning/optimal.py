@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.checks import decay, is_number, whole
 from optsched.control.bounds.geodesic import Geodesic
 from optsched.control.mesh import StepMesh, graded_mesh
@@ -31,8 +31,6 @@ from optsched.schedules.schedule import MAX_HORIZON, Schedule
 
 __all__ = ["Plan", "Robust", "plan"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Robust = Literal["none", "mean", "worst"]
 
 KNOTS = 80

@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 
+from optsched.arrays import Floats
 from optsched.pilot.law import KernelLaw
 
 __all__ = ["Relaxed", "relaxed_plan"]
 
-Floats = NDArray[np.float64]
 
 POINTS = 601  # of the clock-to-go
 ROWS = 60  # final clocks of the first grid

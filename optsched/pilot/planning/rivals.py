@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
 from optsched.pilot.pieces import cut
@@ -16,7 +16,6 @@ from optsched.schedules.schedule import Schedule
 
 __all__ = ["RIVALS", "joined", "rivals"]
 
-Floats = NDArray[np.float64]
 
 RIVALS = ("cosine", "linear", "wsd_linear", "wsd_sqrt", "polynomial")
 GRID = 7  # values of the first hyperparameter that are tried

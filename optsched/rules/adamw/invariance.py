@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.checks import positive
 from optsched.errors import InvalidProblem
 from optsched.rules.adamw.salient import SalientDirection, SweepPoint, salient_direction
@@ -29,7 +30,6 @@ from optsched.rules.adamw.sweep_runs import Cells, SweepRun, sweep_cells
 
 __all__ = ["Collapse", "Invariance", "SweepRun", "measure_invariance"]
 
-Floats = NDArray[np.float64]
 
 SAME = 1e-3  # values whose logarithms differ by less are equal
 NEAR = 1.0  # the crossing is fitted where log(D_lr / D_gamma) is within this

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from optsched.arrays import Floats
 
 __all__ = ["SalientDirection", "SweepPoint", "salient_direction"]
 
-Floats = NDArray[np.float64]
 
 LEAST_QUADRATIC = 8  # settings that six coefficients of a surface take at least
 LEVELS = 3

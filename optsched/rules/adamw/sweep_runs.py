@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.checks import positive, real_array
 from optsched.errors import BadFile, InvalidProblem
 
 __all__ = ["Cells", "SweepRun", "read_sweep", "sweep_cells"]
 
-Floats = NDArray[np.float64]
 
 COLUMNS = ("name", "lr", "weight_decay", "step", "loss")
 LEAST_POINTS, LEAST_CELLS = 3, 4

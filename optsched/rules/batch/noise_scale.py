@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.checks import at_least, decay, positive, real_array, whole
 from optsched.errors import InvalidProblem
 
 __all__ = ["NoiseScale", "RunningNoiseScale", "per_example", "sgd_noise_scale", "two_batch"]
 
-Floats = NDArray[np.float64]
 
 LARGEST = 1e60  # entry of a gradient: products of squared norms are far from overflow
 MOST = 1e150  # average along a run, whose square is taken

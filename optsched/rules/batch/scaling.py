@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.checks import decay, positive, real_array
 from optsched.errors import InvalidProblem, SolveFailed
 
@@ -32,7 +33,6 @@ __all__ = [
     "steps_factor",
 ]
 
-Floats = NDArray[np.float64]
 
 RULES = ("linear", "sgd", "sqrt", "sign")
 # The rule that saturates, for each of those that do not know about noise.

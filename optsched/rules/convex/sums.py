@@ -14,12 +14,11 @@ those before by Gauss rules on intervals whose lengths double.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from optsched.arrays import Floats, Ints
 
 __all__ = ["cut", "knot_sums", "weighted_sums"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SINGLE = 64  # last steps before a knot that are added one by one: relative error below 1e-9
 WHOLE = 64  # least length of a segment that one rule adds

@@ -23,13 +23,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.checks import real_array, whole
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import choice, number
 
 __all__ = ["KINDS", "NoiseSchedule", "cosine", "edm", "from_alpha_bar", "from_sigmas", "linear"]
 
-Floats = NDArray[np.float64]
 Form = Literal["preserving", "exploding"]
 
 FORMS = ("preserving", "exploding")

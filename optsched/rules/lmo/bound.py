@@ -23,14 +23,14 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.checks import at_least, decay, positive
 from optsched.errors import InvalidProblem
 
 __all__ = ["BUDGETS", "EXPONENTS", "REGIMES", "Exponents", "LMOBound", "check_regime"]
 
-Floats = NDArray[np.float64]
 
 REGIMES = ("fixed-momentum", "fixed-batch", "joint")
 BUDGETS = ("tokens", "steps")

@@ -12,9 +12,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from optsched.arrays import Floats
 from optsched.checks import at_least, decay, positive
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.rules.lmo.bound import BUDGETS, EXPONENTS, REGIMES, LMOBound, check_regime
@@ -32,7 +32,6 @@ __all__ = [
     "transfer",
 ]
 
-Floats = NDArray[np.float64]
 
 GRADIENT_TOL = 1e-11  # of the logarithm of the bound
 

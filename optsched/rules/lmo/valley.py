@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats
 from optsched.checks import positive
 from optsched.errors import InvalidProblem
 from optsched.exponents import ExponentFit, fit_exponent
@@ -19,8 +20,6 @@ from optsched.rules.lmo.bound import LMOBound
 from optsched.rules.lmo.tuned import minimise
 
 __all__ = ["Valley", "fitted_exponents", "valley"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

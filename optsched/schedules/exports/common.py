@@ -7,7 +7,6 @@ import importlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optsched.checks import whole
 from optsched.errors import InvalidProblem, MissingExtra
@@ -15,8 +14,6 @@ from optsched.schedules.schedule import MAX_HORIZON, Schedule
 
 __all__ = ["check_exportable", "framework", "per_update", "simplified"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
 

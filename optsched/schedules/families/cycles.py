@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from optsched.arrays import Floats
 from optsched.checks import whole
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
     MAX_CURVES,
     MAX_LINES,
-    Floats,
     Mean,
     Piece,
     Span,

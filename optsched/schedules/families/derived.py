@@ -9,11 +9,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import real_array, whole
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
-    Floats,
-    Ints,
     Span,
     check,
     choice,

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats, Ints
 from optsched.checks import is_number, whole
 from optsched.errors import InvalidProblem
 from optsched.schedules.schedule import MAX_HORIZON
@@ -24,8 +24,6 @@ __all__ = [
     "ANNEALS",
     "MAX_CURVES",
     "MAX_LINES",
-    "Floats",
-    "Ints",
     "Mean",
     "Piece",
     "Span",
@@ -45,8 +43,6 @@ __all__ = [
     "span",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Span = int | float
 Mean = Callable[[Floats, Floats, Floats], Floats]
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
+from optsched.arrays import Floats, Ints
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
@@ -51,8 +51,6 @@ __all__ = [
     "growing_window",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # What a row contains, as a special case: it is started from there if it ends above.
 ROWS: dict[str, tuple[str, ...]] = {

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS
 from optsched.studies.averaging.against_decay import AveragingStudy, compare_averaging
 
 __all__ = ["AveragingExponents", "averaging_exponents"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

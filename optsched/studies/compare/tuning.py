@@ -16,10 +16,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import qmc
 
+from optsched.arrays import Floats
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS, Replay, replay
@@ -29,7 +29,6 @@ from optsched.studies.compare.peaks import Curve, Peak
 
 __all__ = ["Peak", "Shapes", "Tuned", "Tuner", "named_families", "tune"]
 
-Floats = NDArray[np.float64]
 SAMPLES = 32  # shapes that are tried before the simplex; doubled from three numbers on
 SIMPLEX = 40  # evaluations of a simplex search for each number of the shape
 STARTS = 2
