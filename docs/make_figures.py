@@ -24,7 +24,7 @@ from optsched.rules.diffusion.schedules import edm
 from optsched.rules.diffusion.schedules import linear as linear_noise
 from optsched.rules.lmo.tuned import LMOBound
 from optsched.rules.lmo.valley import valley
-from optsched.schedules.families.registry import constant, cosine, linear, wsd
+from optsched.schedules.families import constant, cosine, linear, wsd
 
 FIGURES = Path(__file__).parent / "figures"
 HORIZONS = (10**3, 10**5, 10**7)

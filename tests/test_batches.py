@@ -22,7 +22,7 @@ from optsched.schedules.batches import (
     divisors,
     integer_batches,
 )
-from optsched.schedules.families.registry import constant, cosine, linear
+from optsched.schedules.families import constant, cosine, linear
 
 POWERS = [2**k for k in range(50)]
 EASY = PowerLawSpectrum(2.5, 1.5, 200).full()

@@ -16,7 +16,7 @@ from optsched.cli import main
 from optsched.plots.compare import plot_bounds_figure
 from optsched.plots.convex import plot_along, plot_cooldowns
 from optsched.rules.convex.bound import convex_bound, least_bound
-from optsched.schedules.families.registry import FAMILIES, linear, wsd
+from optsched.schedules.families import FAMILIES, linear, wsd
 from optsched.studies.compare.convex import compare_convex, tune_convex
 from optsched.studies.compare.families import COMMON
 

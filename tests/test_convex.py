@@ -17,7 +17,7 @@ from optsched import InvalidProblem, Schedule
 from optsched.rules.convex.bound import best_schedule, bound_along, convex_bound, least_bound
 from optsched.rules.convex.horizons import cooldown_scale, extend_wsd, two_stages
 from optsched.rules.convex.sums import cut, knot_sums, weighted_sums
-from optsched.schedules.families.registry import (
+from optsched.schedules.families import (
     FAMILIES,
     constant,
     cosine,

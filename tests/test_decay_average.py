@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule
 from optsched.cli import main
 from optsched.rules.averaging import MovingAverage, average_for, decay_for
-from optsched.schedules.families.registry import FAMILIES
+from optsched.schedules.families import FAMILIES
 from optsched.studies.averaging.against_decay import growing_window
 from optsched.studies.averaging.decay_average import DecayAverage, compare_decay
 from tests.test_averaging import _direct

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched import InvalidProblem, MissingExtra, Schedule, cli
+from optsched.schedules import families
 from optsched.schedules.exports.common import per_update, simplified
 from optsched.schedules.exports.snippets import FORMATS, MAX_KNOTS, csv_rows, snippet
 from optsched.schedules.exports.torch import BatchSampler
-from optsched.schedules.families import registry as families
 from optsched.schedules.files import load
 
 KNOTS = Schedule.from_knots([0, 10, 60, 99], eta=[0.25, 0.75, 0.1, 1e-9])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from optsched.errors import InvalidProblem
-from optsched.schedules.families import registry as f
+from optsched.schedules import families as f
 from optsched.schedules.schedule import Schedule
 
 T = 23

@@ -33,7 +33,7 @@ def test_baselines_are_tuned_and_beaten() -> None:
             assert baseline.replay.excess_loss >= best * (1 - 1e-9)
             assert baseline.peak <= problem.eta_cap
             from optsched import replay
-            from optsched.schedules.families.registry import FAMILIES
+            from optsched.schedules.families import FAMILIES
 
             for factor in (0.8, 1.25):
                 peak = min(factor * baseline.peak, problem.eta_cap)

@@ -23,7 +23,7 @@ from benchmarks.real_training.transformer import (
 )
 from optsched import BadFile, InvalidProblem, replay
 from optsched.model.dynamics import SGD
-from optsched.schedules.families.registry import constant, linear
+from optsched.schedules.families import constant, linear
 
 optax = pytest.importorskip("optax")
 

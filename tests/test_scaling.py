@@ -18,7 +18,7 @@ from optsched.cli import main
 from optsched.commands.options import Grid, Horizons
 from optsched.exponents import fit_exponent
 from optsched.plots.scaling import plot_scaling, plot_scaling_loss, plot_scaling_slopes
-from optsched.schedules.families.registry import FAMILIES, linear
+from optsched.schedules.families import FAMILIES, linear
 from optsched.studies import finders
 from optsched.studies import scaling as module
 from optsched.studies.scaling import (

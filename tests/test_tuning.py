@@ -11,9 +11,9 @@ from scipy.optimize import minimize_scalar
 
 from optsched import InvalidProblem, Problem, replay, solve
 from optsched.control.certificate import UNDERFLOW
-from optsched.schedules.families.registry import FAMILIES
+from optsched.schedules.families import FAMILIES, named_families
 from optsched.studies.compare.peaks import MOST_BLOCKS, Curve, shape_blocks
-from optsched.studies.compare.tuning import Tuner, named_families, tune
+from optsched.studies.compare.tuning import Tuner, tune
 
 SMALL = Problem(2.5, 2.0, 100, features=50)
 

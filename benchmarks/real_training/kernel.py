@@ -30,7 +30,7 @@ from benchmarks.real_training.digits import Kernel, digits_kernel, sgd
 from optsched import BadFile, Problem, Schedule, replay, solve
 from optsched.commands.common import sweep_progress
 from optsched.measure.exponents import measure_features
-from optsched.schedules.families.registry import FAMILIES
+from optsched.schedules.families import FAMILIES
 from optsched.studies.compare.tuning import tune
 from optsched.studies.sweep.executors import default_workers
 from optsched.studies.sweep.run import Row, sweep

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.real_training.train import Recipe, run_cell
 from optsched import InvalidProblem, Schedule
-from optsched.schedules.families.registry import (
+from optsched.schedules.families import (
     constant,
     cosine,
     linear,

@@ -100,7 +100,7 @@ def _by_bound(judge: str) -> bool:
 
 
 def _families(names: str | None) -> list[str] | None:
-    from optsched.schedules.families.registry import FAMILIES
+    from optsched.schedules.families import FAMILIES
 
     if names is None:
         return None

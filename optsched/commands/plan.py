@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,12 +103,13 @@ def plan(
     keep_inputs((output, plot), (law, history))
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.planning.optimal import plan as run
-    from optsched.pilot.planning.rivals import RIVALS, known_families, rivals
+    from optsched.pilot.planning.rivals import RIVALS, rivals
     from optsched.pilot.prediction import compare, predict
+    from optsched.schedules.families import Family, named_families
 
-    names = RIVALS
+    names: Sequence[str | Family] = RIVALS
     if families is not None:
-        names = known_families([name.strip() for name in families.split(",")])
+        names = named_families([name.strip() for name in families.split(",")])
     found = load_fit(law)
     for name in ("warmup", "from_step"):
         options[name] = whole_steps(name, options[name])

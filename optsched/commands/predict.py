@@ -72,7 +72,7 @@ def predict(
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.prediction import compare
     from optsched.pilot.prediction import predict as run
-    from optsched.schedules.families.registry import find_family
+    from optsched.schedules.families import find_family
     from optsched.studies.tables import write_table
 
     found = load_fit(law)
@@ -125,7 +125,7 @@ def _schedule(
 
     from optsched.logs.assemble import is_ours
     from optsched.logs.read import read_rates
-    from optsched.schedules.families.registry import FAMILIES, find_family
+    from optsched.schedules.families import FAMILIES, find_family
 
     family = find_family(text)
     if family is not None and not Path(text).exists():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from optsched.plots.common import CURVES, OPTIMUM
 from optsched.rules.convex.bound import bound_along, convex_bound, least_bound
 from optsched.rules.convex.horizons import cooldown_scale
-from optsched.schedules.families.registry import linear
+from optsched.schedules.families import linear
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["plot_along", "plot_cooldowns", "plot_run_figure"]

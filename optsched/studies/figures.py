@@ -20,7 +20,7 @@ from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
 from optsched.exponents import fit_exponent
 from optsched.model.replay import replay
-from optsched.schedules.families.registry import FAMILIES
+from optsched.schedules.families import FAMILIES
 from optsched.studies.compute import ComputeOptimal, compute_optimal, iso_flop
 from optsched.studies.finders import SCHEDULES
 from optsched.studies.paper import (

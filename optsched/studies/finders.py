@@ -18,9 +18,9 @@ from optsched.control.solution import Solution
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
 from optsched.exponents import json_ready
-from optsched.schedules.families.registry import FAMILIES, Parameter
+from optsched.schedules.families import FAMILIES, Parameter, named_families
 from optsched.schedules.schedule import Schedule
-from optsched.studies.compare.tuning import Peak, Tuned, Tuner, named_families
+from optsched.studies.compare.tuning import Peak, Tuned, Tuner
 
 __all__ = ["SCHEDULES", "FamilyFinder", "Finder", "ScalingPoint", "annealing_time"]
 
@@ -121,7 +121,7 @@ class FamilyFinder:
     Attributes
     ----------
     family : str
-        A name in `optsched.schedules.families.registry.FAMILIES`.
+        A name in `optsched.schedules.families.FAMILIES`.
     free : tuple of str, optional
         Hyperparameters besides the peak that are tuned, all if None; the others have their
         defaults.

@@ -195,7 +195,7 @@ def scaling(
     schedule : str
         A name in `SCHEDULES`: ``optimal``; ``constant``, ``linear``, ``cosine``, peak tuned alone;
         ``power``, chi tuned too; ``wsd``, with a linear decay whose share is tuned too; or a
-        family of `optsched.schedules.families.registry.FAMILIES`, all its hyperparameters tuned.
+        family of `optsched.schedules.families.FAMILIES`, all its hyperparameters tuned.
     solve_options : mapping, optional
         Passed on to what makes a point, `optsched.solve` for the optimum. Unless they say
         otherwise, horizons above 10^4 are replayed by blocks.

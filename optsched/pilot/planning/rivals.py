@@ -8,10 +8,9 @@ import numpy as np
 from scipy.optimize import minimize
 
 from optsched.arrays import Floats
-from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
 from optsched.pilot.pieces import cut
-from optsched.schedules.families.registry import FAMILIES, Family, Parameter
+from optsched.schedules.families import Family, Parameter, named_families
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["RIVALS", "joined", "rivals"]
@@ -32,14 +31,6 @@ def joined(history: Schedule | None, start: int, rest: Schedule) -> Schedule:
     return Schedule.from_knots(steps, eta=eta, horizon=start + rest.horizon)
 
 
-def known_families(names: Sequence[str]) -> Sequence[str]:
-    """``names`` as they are, if every one is a family."""
-    for name in names:
-        if name not in FAMILIES:
-            raise InvalidProblem("families", name, "one of " + ", ".join(FAMILIES))
-    return names
-
-
 def rivals(
     found: Fit,
     horizon: int,
@@ -48,7 +39,7 @@ def rivals(
     warmup: int = 0,
     start: int = 0,
     history: Schedule | None = None,
-    names: Sequence[str] = RIVALS,
+    names: Sequence[str | Family] = RIVALS,
 ) -> dict[str, Schedule]:
     """Families with the same peak and warm-up, their shape tuned to the predicted final loss.
 
@@ -63,8 +54,8 @@ def rivals(
         Steps of a linear ramp.
     start, history
         Where a run is continued; the families then begin there, at ``peak``.
-    names : sequence of str
-        In `optsched.schedules.families.registry.FAMILIES`.
+    names : sequence of str or Family
+        In `optsched.schedules.families.FAMILIES`, short names too, or families of one's own.
 
     Returns
     -------
@@ -77,13 +68,12 @@ def rivals(
         An unknown family.
     """
     out = {}
-    for name in known_families(names):
-        family = FAMILIES[name]
+    for family in named_families(names):
         known = [p.name for p in family.parameters]
         fixed: dict[str, float] = {"warmup": warmup} if "warmup" in known else {}
         free = [p for p in family.parameters if p.name not in ("peak", "warmup")]
         shares = _tuned(found, family, free, horizon - start, peak, fixed, start, history)
-        out[name] = joined(
+        out[family.name] = joined(
             history, start, _member(family, free, shares, horizon - start, peak, fixed)
         )
     return out

@@ -185,7 +185,7 @@ def best_schedule(horizon: int, *, distance: float = 1.0, norms: ArrayLike = 1.0
 
     For equal norms it is linear decay but for the last few steps. For others it is, in the limit
     of many steps, the refined schedule :math:`\eta_t \propto G_t^{-2} \sum_{s>t} G_s^{-2}` of
-    Defazio et al., which `optsched.schedules.families.registry.refined` makes from noisy norms.
+    Defazio et al., which `optsched.schedules.families.refined` makes from noisy norms.
 
     Parameters
     ----------

@@ -1,14 +1,13 @@
-"""Schedules people use, as `Schedule` objects, and a registry of them for tuning.
+"""Families that a study may tune: a horizon and a peak, and hyperparameters with their ranges.
 
-They come from the modules `family_decays`, `family_steps`, `family_cycles` and `family_derived`
-beside this one. `FAMILIES` holds those that need a horizon and a peak alone, with the
-hyperparameters that a study may tune.
+`FAMILIES` holds ours, made of the schedules of the modules beside this one. A family of one's own
+is a `Family` object, and is taken wherever a name is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,42 +33,13 @@ from optsched.schedules.families.decays import (
     wsd,
 )
 from optsched.schedules.families.derived import (
-    Averaging,
-    averaging,
-    refined,
-    rewind,
-    schedule_free,
     with_warmup,
 )
 from optsched.schedules.families.pieces import check, number
 from optsched.schedules.families.steps import multi_step, step
 from optsched.schedules.schedule import Sampling, Schedule
 
-__all__ = [
-    "FAMILIES",
-    "Averaging",
-    "Family",
-    "Parameter",
-    "averaging",
-    "constant",
-    "cosine",
-    "cosine_restarts",
-    "cyclical",
-    "exponential",
-    "inverse_sqrt",
-    "inverse_time",
-    "linear",
-    "multi_step",
-    "one_cycle",
-    "polynomial",
-    "power_law",
-    "refined",
-    "rewind",
-    "schedule_free",
-    "step",
-    "with_warmup",
-    "wsd",
-]
+__all__ = ["FAMILIES", "Family", "Parameter", "find_family", "named_families"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +91,9 @@ class Parameter:
         return (value - low) / (high - low)
 
 
+PEAK = Parameter("peak", 1e-6, 10.0, 0.1, log=True)
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of schedules: call it with horizon and peak.
@@ -130,15 +103,38 @@ class Family:
     name : str
         Key in `FAMILIES`.
     build : callable
-        ``build(horizon, peak, **options)``.
+        ``build(horizon, peak, **options)``: a `Schedule` of ``horizon`` steps whose rates are in
+        proportion to ``peak``.
     parameters : tuple of Parameter
-        What can be tuned: ``peak`` first. The range of the peak is wide; a study replaces it by
-        the range of its problem.
+        What can be tuned: ``peak`` first, and put there if it is missing. The range of the peak is
+        wide; a study replaces it by the range of its problem.
+
+    Raises
+    ------
+    InvalidProblem
+        If ``name`` is no text, ``build`` cannot be called, or two parameters have one name.
     """
 
     name: str
     build: Callable[..., Schedule]
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Parameter, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name):
+            raise InvalidProblem("name", self.name, "a text that is not empty")
+        if not callable(self.build):
+            raise InvalidProblem("build", self.build, "a function of horizon, peak and options")
+        given = tuple(self.parameters)
+        if not all(isinstance(p, Parameter) for p in given):
+            raise InvalidProblem("parameters", self.parameters, "Parameter objects")
+        names = [p.name for p in given]
+        if "peak" not in names:
+            given = (PEAK, *given)
+        elif names[0] != "peak":
+            raise InvalidProblem("parameters", names, "peak as the first one")
+        if len(set(names)) < len(names):
+            raise InvalidProblem("parameters", names, "every name once")
+        object.__setattr__(self, "parameters", given)
 
     def __call__(self, horizon: int, peak: float, **options: Any) -> Schedule:
         """Build a member.
@@ -151,12 +147,24 @@ class Family:
             Largest rate.
         **options
             Values of ``parameters``, or anything else that ``build`` takes.
+
+        Raises
+        ------
+        InvalidProblem
+            If what is built is no Schedule of ``horizon`` steps.
         """
         for parameter in self.parameters:
             value: Any = options.get(parameter.name)
             if parameter.integer and isinstance(value, (float, np.floating)) and value.is_integer():
                 options[parameter.name] = int(value)
-        return self.build(horizon, peak, **options)
+        built = self.build(horizon, peak, **options)
+        if not isinstance(built, Schedule):
+            rule = "a Schedule from its build(horizon, peak)"
+            raise InvalidProblem(f"family {self.name}", type(built).__name__, rule)
+        if built.horizon != horizon:
+            rule = f"a Schedule of {horizon} steps from its build(horizon, peak)"
+            raise InvalidProblem(f"family {self.name}", f"{built.horizon} steps", rule)
+        return built
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -164,7 +172,6 @@ class Family:
         return {p.name: p.default for p in self.parameters if p.name != "peak"}
 
 
-_PEAK = Parameter("peak", 1e-6, 10.0, 0.1, log=True)
 _WARMUP = Parameter("warmup", 0.0, 0.5, 0.0)
 _FINAL = Parameter("final", 0.0, 0.5, 0.0)
 _DECAY = Parameter("decay", 0.01, 1.0, 0.2, log=True)  # not "cooldown", which counts from T
@@ -275,12 +282,10 @@ def _registry() -> dict[str, Family]:
         "power_law": (_decay_law, (Parameter("chi", 0.0, 0.95, 0.5),)),
     }
     found = {
-        name: Family(name, partial(_warm, family), (_PEAK, _WARMUP, *free))
+        name: Family(name, partial(_warm, family), (_WARMUP, *free))
         for name, (family, free) in warm.items()
     }
-    return found | {
-        name: Family(name, family, (_PEAK, *free)) for name, (family, free) in plain.items()
-    }
+    return found | {name: Family(name, family, free) for name, (family, free) in plain.items()}
 
 
 FAMILIES: dict[str, Family] = _registry()
@@ -288,6 +293,23 @@ FAMILIES: dict[str, Family] = _registry()
 ALIASES = {"wsd": "wsd_linear", "power": "power_law"}
 
 
-def find_family(name: str) -> Family | None:
+def find_family(name: object) -> Family | None:
     """The family of a name or a short name, None if there is none."""
-    return FAMILIES.get(ALIASES.get(name, name))
+    return FAMILIES.get(ALIASES.get(name, name)) if isinstance(name, str) else None
+
+
+def named_families(names: Sequence[str | Family]) -> list[Family]:
+    """Families by name or short name; a `Family` of one's own as it is.
+
+    Raises
+    ------
+    InvalidProblem
+        For a name that is not known.
+    """
+    found = []
+    for name in names:
+        known = name if isinstance(name, Family) else find_family(name)
+        if known is None:
+            raise InvalidProblem("families", name, "one of " + ", ".join([*FAMILIES, *ALIASES]))
+        found.append(known)
+    return found

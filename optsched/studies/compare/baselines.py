@@ -22,7 +22,7 @@ def best_baselines(
     problem : Problem
         Peaks are bounded by its ``eta_cap``.
     families : tuple of str
-        Names in `optsched.schedules.families.registry.FAMILIES`.
+        Names in `optsched.schedules.families.FAMILIES`.
     replay_steps : int
         Largest horizon that is replayed step by step.
 

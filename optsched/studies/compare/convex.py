@@ -17,7 +17,7 @@ from optsched.rules.convex.bound import (
     convex_bound,
     least_bound,
 )
-from optsched.schedules.families.decays import linear
+from optsched.schedules.families import Family, linear
 from optsched.schedules.schedule import MAX_HORIZON, Schedule
 from optsched.studies.compare.families import FailedFamily, chosen_families
 from optsched.studies.compare.peaks import Peak
@@ -141,7 +141,7 @@ class _BoundShapes(Shapes):
     def __init__(
         self,
         horizon: int,
-        family: str,
+        family: str | Family,
         free: Sequence[str] | None = None,
         fixed: Mapping[str, float] | None = None,
     ) -> None:
@@ -156,7 +156,7 @@ class _BoundShapes(Shapes):
 
 def tune_convex(
     horizon: int,
-    family: str,
+    family: str | Family,
     *,
     free: Sequence[str] | None = None,
     fixed: Mapping[str, float] | None = None,
@@ -167,8 +167,8 @@ def tune_convex(
     ----------
     horizon : int
         1 to 10^15.
-    family : str
-        A name in `optsched.schedules.families.registry.FAMILIES`.
+    family : str or Family
+        A name in `optsched.schedules.families.FAMILIES`, or a family of one's own.
     free, fixed
         As for `optsched.studies.compare.tuning.tune`.
 
@@ -224,7 +224,7 @@ def compare_convex(
             progress(family.name, i, len(chosen))
         own = None if free is None else [name for name in free if name in family.defaults]
         try:
-            members.append(tune_convex(horizon, family.name, free=own))
+            members.append(tune_convex(horizon, family, free=own))
         except OptschedError as error:
             failed.append(FailedFamily(family.name, str(error)))
     if progress is not None:

@@ -15,8 +15,8 @@ from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem, OptschedError
-from optsched.schedules.families.registry import FAMILIES, Family
-from optsched.studies.compare.tuning import Tuned, named_families, tune
+from optsched.schedules.families import FAMILIES, Family, named_families
+from optsched.studies.compare.tuning import Tuned, tune
 
 __all__ = ["COMMON", "Comparison", "FailedFamily", "chosen_families", "compare"]
 
@@ -167,7 +167,7 @@ class Comparison:
 
 def compare(
     problem: Problem,
-    families: Sequence[str] | None = None,
+    families: Sequence[str | Family] | None = None,
     *,
     free: Sequence[str] | None = None,
     replay_steps: int = REPLAY_STEPS,
@@ -183,9 +183,9 @@ def compare(
     ----------
     problem : Problem
         Without a forced warm-up, floor or bound of the rate's change: no family keeps them.
-    families : sequence of str, optional
-        Names in `optsched.schedules.families.registry.FAMILIES`, `COMMON` if not given; ``wsd`` is
-        ``wsd_linear``, ``power`` is ``power_law``.
+    families : sequence of str or Family, optional
+        Names in `optsched.schedules.families.FAMILIES` (``wsd`` is ``wsd_linear``, ``power`` is
+        ``power_law``) and families of one's own; `COMMON` if not given.
     free : sequence of str, optional
         Hyperparameters besides the peak that are tuned where a family has them, all others at
         their defaults; all are tuned if not given, and with ``()`` the peak alone.
@@ -223,7 +223,7 @@ def compare(
         tell(family.name, i + 1)
         own = None if free is None else [name for name in free if name in family.defaults]
         try:
-            member = tune(plain, family.name, free=own, replay_steps=replay_steps)
+            member = tune(plain, family, free=own, replay_steps=replay_steps)
         except OptschedError as error:
             failed.append(FailedFamily(family.name, str(error)))
             continue
@@ -285,7 +285,9 @@ def _check(problem: Any) -> None:
             raise InvalidProblem(name, value, allowed)
 
 
-def chosen_families(families: Sequence[str] | None, free: Sequence[str] | None) -> list[Family]:
+def chosen_families(
+    families: Sequence[str | Family] | None, free: Sequence[str] | None
+) -> list[Family]:
     """Check the names of families and of the hyperparameters to tune; the families.
 
     Parameters

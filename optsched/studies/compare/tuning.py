@@ -23,11 +23,11 @@ from optsched.arrays import Floats
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS, Replay, replay
-from optsched.schedules.families.registry import FAMILIES, Family, Parameter, find_family
+from optsched.schedules.families import Family, Parameter, named_families
 from optsched.schedules.schedule import Schedule
 from optsched.studies.compare.peaks import Curve, Peak
 
-__all__ = ["Peak", "Shapes", "Tuned", "Tuner", "named_families", "tune"]
+__all__ = ["Peak", "Shapes", "Tuned", "Tuner", "tune"]
 
 SAMPLES = 32  # shapes that are tried before the simplex; doubled from three numbers on
 SIMPLEX = 40  # evaluations of a simplex search for each number of the shape
@@ -77,8 +77,8 @@ class Shapes(ABC):
 
     Parameters
     ----------
-    family : str
-        A name in `optsched.schedules.families.registry.FAMILIES`.
+    family : str or Family
+        A name in `optsched.schedules.families.FAMILIES`, or a family of one's own.
     free : sequence of str, optional
         Hyperparameters besides the peak that are tuned; all that the family lists if not given.
     fixed : mapping of str to float, optional
@@ -87,7 +87,7 @@ class Shapes(ABC):
 
     def __init__(
         self,
-        family: str,
+        family: str | Family,
         free: Sequence[str] | None = None,
         fixed: Mapping[str, float] | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class Shapes(ABC):
         for field, given in (("free", names), ("fixed", list(fixed or {}))):
             for name in given:
                 if name not in known:
-                    allowed = ", ".join(known) or f"none, as {family} has its peak alone"
+                    allowed = ", ".join(known) or f"none, as {self.family.name} has its peak alone"
                     raise InvalidProblem(field, name, allowed)
         for name in fixed or {}:
             if name in names:
@@ -183,9 +183,19 @@ class Shapes(ABC):
     def member(
         self, horizon: int, rate: float, shares: Sequence[float] | Floats
     ) -> tuple[dict[str, float], Schedule]:
-        """Hyperparameters at shares of their ranges, and the schedule."""
+        """Hyperparameters at shares of their ranges, and the schedule.
+
+        Raises
+        ------
+        InvalidProblem
+            If its rates are not those of peak 1 times the peak, as the search takes them to be.
+        """
         options = self.options(shares)
         schedule = self.family(horizon, rate, **options)
+        unit = self.family(horizon, 1.0, **options)
+        if not np.allclose(unit(schedule.steps) * rate, schedule.controls["eta"], rtol=1e-6):
+            at = f"{schedule.peak:.6g} at peak {rate:.6g}, {unit.peak:.6g} at peak 1"
+            raise InvalidProblem(f"family {self.family.name}", at, "rates in proportion to peak")
         for p in self.free:
             # Less than half a step of warm-up, say, is none.
             none = options | {p.name: 0.0}
@@ -208,7 +218,7 @@ class Tuner(Shapes):
     def __init__(
         self,
         problem: Problem,
-        family: str,
+        family: str | Family,
         free: Sequence[str] | None = None,
         fixed: Mapping[str, float] | None = None,
     ) -> None:
@@ -287,26 +297,9 @@ def _share(parameter: Parameter, value: float) -> float:
     return share ** (1.0 / CUBE) if _small(parameter) else share
 
 
-def named_families(names: Sequence[str]) -> list[Family]:
-    """Families by name; ``wsd`` is ``wsd_linear``.
-
-    Raises
-    ------
-    InvalidProblem
-        For a name that is not known.
-    """
-    found = []
-    for name in names:
-        known = find_family(name)
-        if known is None:
-            raise InvalidProblem("families", name, ", ".join(FAMILIES))
-        found.append(known)
-    return found
-
-
 def tune(
     problem: Problem,
-    family: str,
+    family: str | Family,
     *,
     free: Sequence[str] | None = None,
     fixed: Mapping[str, float] | None = None,
@@ -319,9 +312,9 @@ def tune(
     problem : Problem
         Peaks are bounded by its ``eta_cap``; a forced warm-up, floor or bound of the rate's
         change do not count.
-    family : str
-        A name in `optsched.schedules.families.registry.FAMILIES`; ``wsd`` is ``wsd_linear``,
-        ``power`` is ``power_law``.
+    family : str or Family
+        A name in `optsched.schedules.families.FAMILIES` (``wsd`` is ``wsd_linear``, ``power`` is
+        ``power_law``), or a family of one's own.
     free : sequence of str, optional
         Hyperparameters besides the peak that are tuned, all if not given; ``()`` tunes the peak
         alone.
