@@ -6,48 +6,44 @@ import sys
 
 import click
 
-from optsched.commands.compare import compare
-from optsched.commands.compute import compute
-from optsched.commands.dashboard import dashboard
-from optsched.commands.export import export
-from optsched.commands.fit import fit
-from optsched.commands.phases import phase_diagram
-from optsched.commands.plan import plan
-from optsched.commands.predict import predict
-from optsched.commands.reproduce import reproduce
-from optsched.commands.rules.group import rules
-from optsched.commands.scaling import scaling
-from optsched.commands.solve import solve
-from optsched.commands.spectrum import spectrum
-from optsched.commands.verify import verify
+from optsched.commands.lazy import LazyGroup
 from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
 
 __all__ = ["main"]
 
+HERE = "optsched.commands"
+SECTIONS = {
+    "Schedules of the model": {
+        "solve": (f"{HERE}.solve:solve", "The schedule of the least loss after T steps, proven."),
+        "verify": (f"{HERE}.verify:verify", "Replay a schedule file on the exact recursion."),
+        "compare": (f"{HERE}.compare:compare", "Tune what people use; how far it is from best."),
+    },
+    "Real runs": {
+        "fit": (f"{HERE}.fit:fit", "Fit a law of the loss to the logs of pilot runs."),
+        "predict": (f"{HERE}.predict:predict", "Predict the loss of schedules, with intervals."),
+        "plan": (f"{HERE}.plan:plan", "The schedule of the least predicted loss."),
+        "dashboard": (f"{HERE}.dashboard:dashboard", "What the log of a run warns of, on a page."),
+        "export": (f"{HERE}.export:export", "A schedule as code for torch, optax, Keras, or csv."),
+        "rules": (f"{HERE}.rules.group:rules", "Transfer, batch size, averaging, stability, ..."),
+    },
+    "Studies": {
+        "scaling": (f"{HERE}.scaling:scaling", "How loss, rate and annealing scale with steps."),
+        "compute": (f"{HERE}.compute:compute", "Split budgets of compute: features and steps."),
+        "phase-diagram": (f"{HERE}.phases:phase_diagram", "Exponents and regrets on a plane."),
+        "spectrum": (f"{HERE}.spectrum:spectrum", "Measure a and b from features and targets."),
+        "reproduce": (f"{HERE}.reproduce:reproduce", "The figures of the paper, with numbers."),
+    },
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(
+    cls=LazyGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="optsched", prog_name="optsched")
 def cli() -> None:
     """Optimal learning-rate schedules for SGD on power-law random features."""
-
-
-for command in (
-    solve,
-    verify,
-    compare,
-    scaling,
-    compute,
-    phase_diagram,
-    reproduce,
-    rules,
-    fit,
-    predict,
-    plan,
-    spectrum,
-    export,
-    dashboard,
-):
-    cli.add_command(command)
 
 
 def _fail(message: str, code: int) -> int:

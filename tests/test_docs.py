@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from math import isclose
 from pathlib import Path
+from typing import cast
 
 import click
 import pytest
@@ -132,11 +133,16 @@ def test_module_examples() -> None:
 
 def test_every_option_is_documented() -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
-    assert isinstance(cli.cli, click.Group)
-    every = dict(cli.cli.commands)
-    for group, body in cli.cli.commands.items():
-        if isinstance(body, click.Group):
-            every |= {f"{group} {name}": inner for name, inner in body.commands.items()}
+    every: dict[str, click.Command] = {}
+    groups: list[tuple[str, click.Command | None]] = [("", cli.cli)]
+    for before, group in groups:
+        assert isinstance(group, click.Group)
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            every[before + name] = body = cast(click.Command, group.get_command(context, name))
+            if isinstance(body, click.Group):
+                groups.append((f"{name} ", body))
+    assert len(every) > 20
     for command, body in every.items():
         assert f"## optsched {command}\n" in page
         for parameter in body.params:
