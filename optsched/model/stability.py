@@ -45,14 +45,15 @@ tends to 1/2: the noise bounds the rate whatever beta. The recursion is that of 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
-from optsched.model.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from optsched.model.spectrum import Spectrum
 
 __all__ = [
     "curvature_limit",
@@ -192,6 +193,8 @@ def momentum_limit(
     InvalidProblem
         Unless 1 <= batch_size <= 1e15, 0 <= beta < 1 and 0 <= nu <= 1.
     """
+    from scipy.optimize import brentq  # half a second, which the other limits do without
+
     m, (beta, nu) = _batch(batch_size), _momentum(beta, nu)
     lam, share = _nodes(spectrum, beta, nu)
 
