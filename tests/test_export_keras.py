@@ -96,6 +96,29 @@ def test_every_update_uses_its_step() -> None:
         before = now
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_accumulated_updates_use_their_step(every: int) -> None:
+    accumulate = None if every == 1 else every
+    rate = to_keras(KNOTS, every=every)
+    again = type(rate).from_config(rate.get_config())
+    for batch in (0, every - 1, every, 2 * every - 1, 10 * every, T * every + 1):
+        assert float(rate(batch)) == float(again(batch)) == pytest.approx(KNOTS(batch // every))
+    optimizer = keras.optimizers.SGD(learning_rate=rate, gradient_accumulation_steps=accumulate)
+    p = keras.Variable(np.zeros(1, np.float32))
+    optimizer.build([p])
+    found, before = [], 0.0
+    for _ in range(12 * every):
+        optimizer.apply([keras.ops.ones(1)], [p])
+        now = float(keras.ops.convert_to_numpy(p.value)[0])
+        if now != before:
+            found.append(before - now)
+        before = now
+    assert found == pytest.approx([KNOTS(k) for k in range(12)], rel=1e-3)
+    for wrong in (0, 1.5, True):
+        with pytest.raises(InvalidProblem, match="every"):
+            to_keras(KNOTS, every=wrong)  # type: ignore[arg-type]
+
+
 def make_model() -> Any:
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])

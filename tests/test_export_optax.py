@@ -69,6 +69,20 @@ def test_values(extend: Any, x64: bool) -> None:
             to_optax(schedule)(T)
 
 
+def test_below_zero_the_first_value_holds() -> None:
+    for extend in ("hold", "zero", "raise"):
+        f = to_optax(KNOTS.replace(extend=extend))
+        for count in (-5, jnp.int32(-5), np.int64(-1)):
+            assert float(f(count)) == float(jax.jit(f)(jnp.asarray(count))) == KNOTS(0)
+    np.testing.assert_allclose(f(jnp.arange(-2, 2)), [KNOTS(0), KNOTS(0), KNOTS(0), KNOTS(1)])
+    optax = pytest.importorskip("optax")
+    joined = optax.join_schedules([optax.linear_schedule(0.0, 1.0, 5), to_optax(KNOTS)], [5])
+    wanted = [0.0, 0.8, KNOTS(0), KNOTS(1)]
+    np.testing.assert_allclose([joined(k) for k in (0, 4, 5, 6)], wanted, rtol=1e-6)
+    jitted = jax.jit(joined)
+    np.testing.assert_allclose([jitted(jnp.int32(k)) for k in (0, 4, 5, 6)], wanted, rtol=1e-6)
+
+
 def test_large_counts() -> None:
     schedule = Schedule.from_knots([0, 2**24, 2**24 + 1, 10**12], eta=[0.5, 0.5, 0.25, 0.0])
     f = jax.jit(to_optax(schedule))

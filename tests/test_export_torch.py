@@ -97,6 +97,70 @@ def test_groups() -> None:
             to_torch(KNOTS, make(), scale=wrong)
 
 
+def named_groups(**options: Any) -> Any:
+    a, b = parameters(2)
+    return torch.optim.SGD(
+        [{"params": [a], "name": "matrices"}, {"params": [b], "name": "rest", "lr": 0.1}], **options
+    )
+
+
+def test_schedules_and_factors_by_group_name() -> None:
+    other = HEAVY.replace(eta=0.1 * HEAVY.controls["eta"][::-1])
+    both = {"rest": other, "matrices": KNOTS}
+    optimizer = named_groups(lr=1.0, momentum=0.5)
+    scheduler = to_torch(both, optimizer, momentum="write", scale={"matrices": 2.0, "rest": 1.0})
+    for k in range(T + 2):
+        assert scheduler.get_last_lr() == [2.0 * KNOTS(k), other(k)]
+        momenta = [group["momentum"] for group in optimizer.param_groups]
+        assert momenta == [0.5, other(k, "beta")]  # the first schedule has none
+        update(optimizer, k)
+        scheduler.step()
+    state = scheduler.state_dict()
+    assert state == json.loads(json.dumps(state))
+    again = to_torch(both, named_groups(lr=1.0, momentum=0.5), momentum="write", scale=[2.0, 1.0])
+    again.load_state_dict(state)
+    assert again.get_last_lr() == scheduler.get_last_lr()
+    swapped = to_torch({"rest": KNOTS, "matrices": KNOTS}, named_groups(lr=1.0))
+    with pytest.raises(InvalidProblem, match="digest"):
+        swapped.load_state_dict(state)
+
+
+def test_names_must_fit() -> None:
+    for wrong in ({"matrices": KNOTS}, {"matrices": KNOTS, "rest": KNOTS, "more": KNOTS}):
+        with pytest.raises(InvalidProblem, match=r"schedule: .*\['matrices', 'rest'\]"):
+            to_torch(wrong, named_groups(lr=1.0))
+    with pytest.raises(InvalidProblem, match=r"scale: .*names of the groups"):
+        to_torch(KNOTS, named_groups(lr=1.0), scale={"matrices": 1.0})
+    with pytest.raises(InvalidProblem, match="add 'name' to the groups"):
+        to_torch({"a": KNOTS}, torch.optim.SGD(parameters(), lr=1.0))
+    with pytest.raises(InvalidProblem, match="momentum: got None"):
+        to_torch({"matrices": KNOTS, "rest": HEAVY}, named_groups(lr=1.0, momentum=0.5))
+
+
+def test_a_tensor_that_groups_share_becomes_one_a_group() -> None:
+    def make() -> Any:
+        groups = [{"params": [p]} for p in parameters(3)]
+        return torch.optim.AdamW(groups, lr=torch.tensor(1.0))
+
+    optimizer, scales = make(), [1.0, 0.1, 0.5]
+    first = optimizer.param_groups[0]["lr"]
+    scheduler = to_torch(KNOTS, optimizer, scale=scales)
+    for k in range(5):
+        found = [float(group["lr"]) for group in optimizer.param_groups]
+        assert found == pytest.approx([KNOTS(k) * factor for factor in scales])
+        assert optimizer.param_groups[0]["lr"] is first  # still written in place
+        update(optimizer, k)
+        scheduler.step()
+    # A checkpoint of an optimizer whose groups shared it shares it again.
+    old = make()
+    for group in old.param_groups[1:]:
+        group["lr"] = old.param_groups[0]["lr"]
+    optimizer.load_state_dict(old.state_dict())
+    scheduler.load_state_dict(scheduler.state_dict())
+    found = [float(group["lr"]) for group in optimizer.param_groups]
+    assert found == pytest.approx([KNOTS(5) * factor for factor in scales])
+
+
 def test_past_the_end() -> None:
     optimizer = torch.optim.SGD(parameters(), lr=1.0)
     found = rates(optimizer, to_torch(KNOTS.replace(extend="zero"), optimizer), T + 2)
@@ -292,6 +356,28 @@ def test_compiled_optimizer_compiles_once() -> None:
     assert scheduler.get_last_lr() == [pytest.approx(KNOTS(6))]
 
 
+def test_a_scheduler_inside_a_compiled_step_compiles_once() -> None:
+    dynamo = importlib.import_module("torch._dynamo.testing")
+    torch._dynamo.reset()
+    counter = dynamo.CompileCounter()
+    (p,) = parameters()
+    p.grad = torch.ones_like(p)
+    optimizer = torch.optim.Adam([p], lr=torch.tensor(1.0), foreach=False)
+    scheduler = to_torch(KNOTS, optimizer)
+
+    @torch.compile(backend=counter)
+    def step() -> None:
+        optimizer.step()
+        scheduler.step()
+
+    counts = []
+    for _ in range(12):
+        step()
+        counts.append(counter.frame_count)
+    assert counts[2] == counts[-1]
+    assert scheduler.get_last_lr() == [pytest.approx(KNOTS(12))]
+
+
 @pytest.mark.parametrize("momentum", ["ignore", "write", "heavy-ball"])
 def test_snippet(momentum: Any, tmp_path: Path) -> None:
     scope: dict[str, Any] = {}
@@ -413,13 +499,32 @@ def test_trainer_recipe(accumulation: int, tmp_path: Path, monkeypatch: Any) -> 
             exec(code, scope)
         else:
             recipe(
-                "transformers.Trainer", torch=made_torch, transformers=transformers,
+                "optimizers=(optimizer", torch=made_torch, transformers=transformers,
                 schedule=SHORT, model=make_model(seen, list), data=Data(), options=options,
             )  # fmt: skip
         return seen
 
     assert run(False) == SHORT.eta.tolist()
     assert run(True) == SHORT.eta[5:].tolist()
+
+
+def test_trainer_recipe_that_keeps_its_groups(tmp_path: Path, monkeypatch: Any) -> None:
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    options: Any = {
+        "per_device_train_batch_size": 4, "use_cpu": True, "report_to": [], "save_strategy": "no",
+        "logging_strategy": "steps", "logging_steps": 1, "disable_tqdm": True, "weight_decay": 0.1,
+    }  # fmt: skip
+    made = recipe(
+        "def create_scheduler", transformers=transformers, schedule=SHORT,
+        model=make_model([], list), data=Data(), options=options,
+    )  # fmt: skip
+    groups = made.trainer.optimizer.param_groups
+    assert sorted({group["weight_decay"] for group in groups}) == [0.0, 0.1]
+    logged = [row["learning_rate"] for row in made.trainer.state.log_history if "loss" in row]
+    # Trainer 5 logs the rate of the update before; others that of the next.
+    shifted = [*SHORT.eta.tolist(), SHORT(12)]
+    assert logged in (pytest.approx(shifted[:-1]), pytest.approx(shifted[1:]))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from optsched.checks import whole
 from optsched.errors import InvalidProblem
 from optsched.schedules.exports.common import check_exportable, framework
-from optsched.schedules.schedule import Extend, Schedule
+from optsched.schedules.schedule import MAX_HORIZON, Extend, Schedule
 
 __all__ = ["to_keras"]
 
 LAST = 2**31 - 1  # JAX and TensorFlow count in 32 bits here
 
 
-def to_keras(schedule: Schedule) -> Any:
+def to_keras(schedule: Schedule, *, every: int = 1) -> Any:
     """Learning rate of a schedule, for ``keras.optimizers.SGD(learning_rate=...)`` and others.
 
     Parameters
@@ -28,6 +29,9 @@ def to_keras(schedule: Schedule) -> Any:
     schedule : Schedule
         In updates: for samples or tokens see `optsched.schedules.exports.common.per_update`. Only
         its rates count, as Keras has no schedule of the momentum: one with ``beta`` is refused.
+    every : int
+        Batches for one step of the schedule: ``gradient_accumulation_steps`` of the optimizer,
+        as Keras counts batches and not updates.
 
     Returns
     -------
@@ -38,7 +42,8 @@ def to_keras(schedule: Schedule) -> Any:
     Raises
     ------
     InvalidProblem
-        A unit other than steps, or a ``beta``: drop it with ``schedule.replace(beta=None)``.
+        A unit other than steps, ``every`` not whole or below 1, or a ``beta``: drop it with
+        ``schedule.replace(beta=None)``.
     MissingExtra
         Keras, or its backend, is not installed.
 
@@ -52,13 +57,17 @@ def to_keras(schedule: Schedule) -> Any:
         allowed = "no beta, which Keras cannot schedule: replace(beta=None, nu=None)"
         raise InvalidProblem("schedule", [*schedule.controls], allowed)
     rates = schedule.controls["eta"].tolist()
-    return __getattr__("ScheduleRate")(schedule.steps.tolist(), rates, schedule.extend)
+    every = whole("every", every, 1, MAX_HORIZON)
+    return __getattr__("ScheduleRate")(schedule.steps.tolist(), rates, schedule.extend, every)
 
 
 class _ScheduleRate:
     """A schedule in Keras but for its base class; see `to_keras`."""
 
-    def __init__(self, steps: Sequence[int], rates: Sequence[float], extend: Extend) -> None:
+    def __init__(
+        self, steps: Sequence[int], rates: Sequence[float], extend: Extend, every: int = 1
+    ) -> None:
+        self.every = every
         self.schedule = Schedule(steps[-1] + 1, steps, {"eta": rates}, extend=extend)
         self.end = min(self.schedule.horizon - 1, LAST)
         kept = self.schedule.steps < self.end
@@ -66,9 +75,11 @@ class _ScheduleRate:
         self._rates = self.schedule(self._steps)
 
     def __call__(self, step: Any) -> Any:
-        """Rate of update ``step``, as a tensor."""
+        """Rate of the update that batch ``step`` is a part of, as a tensor."""
         ops = framework("keras", "keras").ops
         asked = ops.cast(step, "int32")
+        if self.every > 1:
+            asked = ops.floor_divide(asked, self.every)
         k = ops.clip(asked, 0, self.end)
         rate = ops.convert_to_tensor(self._rates[-1], "float32")
         if len(self._steps) > 1:
@@ -93,10 +104,11 @@ class _ScheduleRate:
         return ops.clip(rate, float(self._rates.min()), float(self._rates.max()))
 
     def get_config(self) -> dict[str, Any]:
-        """Knots and the rule past the end."""
+        """Knots, the rule past the end, and batches a step."""
         schedule = self.schedule
         rates = schedule.controls["eta"].tolist()
-        return {"steps": schedule.steps.tolist(), "rates": rates, "extend": schedule.extend}
+        known = {"steps": schedule.steps.tolist(), "rates": rates, "extend": schedule.extend}
+        return known | {"every": self.every}
 
 
 def __getattr__(name: str) -> Any:

@@ -40,6 +40,11 @@ def to_optax(
         No such control, or a unit other than steps. The function raises it for a count that is
         not whole, and past the end with ``extend="raise"``; under ``jit`` it returns nan there.
 
+    Notes
+    -----
+    Below 0 it holds the value of step 0, as optax's own schedules do: ``optax.join_schedules``
+    asks every part for counts before its start, and drops the answer.
+
     Examples
     --------
     >>> from optsched import Schedule
@@ -53,7 +58,7 @@ def to_optax(
     def value(count: Any) -> Any:
         import jax.numpy as jnp
 
-        step = count if is_number(count) else jnp.asarray(count)
+        step = max(count, 0) if is_number(count) else jnp.maximum(jnp.asarray(count), 0)
         found = schedule(step, control)
         if dtype is not None:
             return jnp.asarray(found, dtype)

@@ -24,12 +24,16 @@ Momentum = Literal["ignore", "write", "heavy-ball"]
 TINY = 1e-30
 
 
+Schedules = Schedule | Mapping[str, Schedule]
+Scale = float | Sequence[float] | Mapping[str, float]
+
+
 def to_torch(
-    schedule: Schedule,
+    schedule: Schedules,
     optimizer: Any,
     *,
     momentum: Momentum | None = None,
-    scale: float | Sequence[float] | None = None,
+    scale: Scale | None = None,
     every: int = 1,
     start: int = 0,
 ) -> Any:
@@ -37,19 +41,21 @@ def to_torch(
 
     Parameters
     ----------
-    schedule : Schedule
-        In updates: for samples or tokens see `optsched.schedules.exports.common.per_update`.
+    schedule : Schedule, or mapping of str to Schedule
+        In updates: for samples or tokens see `optsched.schedules.exports.common.per_update`. A
+        mapping gives each group the schedule of its ``"name"``, for Muon and AdamW, say.
     optimizer : torch.optim.Optimizer
-        Its rates are overwritten: they are absolute, no multiples of what it was made with.
+        Its rates are overwritten: they are absolute, no multiples of what it was made with. A rate
+        that is a tensor is written in place; one that groups share becomes one a group.
     momentum : {"ignore", "write", "heavy-ball"}, optional
         What becomes of ``beta``; to be chosen if the schedule has it. ``"write"`` sets
         ``momentum`` or ``betas[0]`` of every group as ``OneCycleLR`` does, and ``nu`` where the
         schedule has it. ``"heavy-ball"`` is for ``torch.optim.SGD``, whose buffer has no factor
         :math:`1 - \beta`: rate :math:`\eta_k (1-\beta_k)` and momentum
         :math:`\beta_k (1-\beta_{k-1})/(1-\beta_k)` make its update that of optsched, exactly.
-    scale : float or sequence of float, optional
-        Factor of the rate, for all groups or one a group; 1 by default. Must be given for an
-        optimizer whose groups have different rates.
+    scale : float, sequence of float or mapping of str to float, optional
+        Factor of the rate, for all groups, one a group, or by the groups' names; 1 by default.
+        With one schedule it must be given for an optimizer whose groups have different rates.
     every : int
         Calls of ``scheduler.step()`` for one step of the schedule: the number of processes
         where Accelerate steps a prepared scheduler.
@@ -79,7 +85,7 @@ def to_torch(
     return make(optimizer, schedule, momentum=momentum, scale=scale, every=every, start=start)
 
 
-def to_lightning(schedule: Schedule, optimizer: Any, **options: Any) -> dict[str, Any]:
+def to_lightning(schedule: Schedules, optimizer: Any, **options: Any) -> dict[str, Any]:
     """What ``configure_optimizers`` of a Lightning module returns, stepped once an update.
 
     Parameters
@@ -108,21 +114,21 @@ class _ScheduleLR:
     def __init__(
         self,
         optimizer: Any,
-        schedule: Schedule,
+        schedule: Schedules,
         *,
         momentum: Momentum | None = None,
-        scale: float | Sequence[float] | None = None,
+        scale: Scale | None = None,
         every: int = 1,
         start: int = 0,
     ) -> None:
-        check_exportable(schedule)
         groups = optimizer.param_groups
-        _check_momentum(schedule, momentum, groups)
         self.schedule = schedule
+        _check_schedules(_of_groups(schedule, groups), momentum, groups)
         self.momentum = momentum
-        self.scale = _check_scale(scale, groups)
+        self.scale = _check_scale(scale, groups, isinstance(schedule, Mapping))
         self.every = whole("every", every, 1, MAX_HORIZON)
         start = whole("start", start, 0, MAX_HORIZON)
+        _own_tensors(groups)
         for group in groups:  # torch asks for it where a run goes on
             rate = group["lr"]
             group.setdefault("initial_lr", rate.clone() if hasattr(rate, "clone") else rate)
@@ -131,32 +137,41 @@ class _ScheduleLR:
 
     def get_lr(self) -> list[float]:
         """Rates of the groups at this step; writes the momentum, as ``OneCycleLR`` does."""
-        schedule, groups, k = self.schedule, self.optimizer.param_groups, self._k()
-        rate = schedule(k)
-        if self.momentum == "write":
-            for group in groups:
-                _write_momentum(group, schedule(k, "beta"))
-                if "nu" in schedule.controls:
-                    _write(group, "nu", schedule(k, "nu"))
-        elif self.momentum == "heavy-ball":
-            now, before = 1.0 - schedule(k, "beta"), 1.0 - schedule(max(k - 1, 0), "beta")
-            rate *= now
-            for group in groups:
-                _write(group, "momentum", max((1.0 - now) * before / now, TINY))
+        groups = self.optimizer.param_groups
         scales = self.scale if isinstance(self.scale, list) else [self.scale] * len(groups)
         if len(scales) != len(groups):
             raise InvalidProblem("scale", scales, f"a number, or {len(groups)}, one a group")
-        return [rate * factor for factor in scales]
+        schedules = _of_groups(self.schedule, groups)
+        parts = zip(groups, schedules, scales, strict=True)
+        return [self._rate(group, schedule) * factor for group, schedule, factor in parts]
 
-    def _k(self) -> int:
+    def _rate(self, group: dict[str, Any], schedule: Schedule) -> float:
+        """Rate of a group before its factor; writes its momentum."""
+        k = self._k(schedule)
+        rate = schedule(k)
+        if "beta" not in schedule.controls:
+            return rate
+        if self.momentum == "write":
+            _write_momentum(group, schedule(k, "beta"))
+            if "nu" in schedule.controls:
+                _write(group, "nu", schedule(k, "nu"))
+        elif self.momentum == "heavy-ball":
+            now, before = 1.0 - schedule(k, "beta"), 1.0 - schedule(max(k - 1, 0), "beta")
+            _write(group, "momentum", max((1.0 - now) * before / now, TINY))
+            rate *= now
+        return rate
+
+    def _k(self, schedule: Schedule) -> int:
         """Step of the schedule that the next update uses."""
-        end = self.schedule.horizon
-        if self.schedule.extend == "raise" and self.last_epoch == end * self.every:
+        end = schedule.horizon
+        if schedule.extend == "raise" and self.last_epoch == end * self.every:
             return end - 1  # after the last update; no update uses this
         return self.last_epoch // self.every
 
     def _settings(self) -> dict[str, Any]:
-        digest = self.schedule.digest
+        given = self.schedule
+        many = isinstance(given, Mapping)
+        digest = {name: one.digest for name, one in given.items()} if many else given.digest
         names = ("momentum", "scale", "every")
         return {"digest": digest} | {name: getattr(self, name) for name in names}
 
@@ -176,6 +191,7 @@ class _ScheduleLR:
                 raise InvalidProblem(name, state_dict[name], allowed)
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["_step_count"]
+        _own_tensors(self.optimizer.param_groups)
         rates = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             _write(group, "lr", rate)
@@ -188,9 +204,44 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in globals():
         base = framework("torch.optim.lr_scheduler", "torch").LRScheduler
-        body = {"__module__": __name__, "__doc__": "Scheduler that `to_torch` returns."}
+        # A compiler that looked inside would compile anew for every step's numbers.
+        step = framework("torch", "torch").compiler.disable(base.step)
+        body = {
+            "__module__": __name__,
+            "__doc__": "Scheduler that `to_torch` returns.",
+            "step": step,
+        }
         globals()[name] = type(name, (_ScheduleLR, base), body)
     return globals()[name]
+
+
+def _of_groups(given: Schedules, groups: list[Any]) -> list[Schedule]:
+    """The schedule of every group."""
+    if not isinstance(given, Mapping):
+        return [given] * len(groups)
+    return _by_name("schedule", given, groups)
+
+
+def _by_name(field: str, given: Mapping[str, Any], groups: list[Any]) -> list[Any]:
+    """What a mapping says of every group, by the group's name."""
+    names = [group.get("name") for group in groups]
+    if None in names:
+        rule = f"groups with a name each, as {field} is given by name: add 'name' to the groups"
+        raise InvalidProblem("optimizer", names, rule)
+    if set(names) != set(given):
+        raise InvalidProblem(field, sorted(given), f"the names of the groups: {sorted(set(names))}")
+    return [given[name] for name in names]
+
+
+def _own_tensors(groups: list[Any]) -> None:
+    """Give every group a rate of its own, where torch let them share one tensor."""
+    seen: set[int] = set()
+    for group in groups:
+        rate = group["lr"]
+        if hasattr(rate, "fill_"):
+            if id(rate) in seen:
+                group["lr"] = rate.clone()
+            seen.add(id(rate))
 
 
 def _write(group: dict[str, Any], key: str, value: float) -> None:
@@ -209,34 +260,44 @@ def _write_momentum(group: dict[str, Any], beta: float) -> None:
         group["betas"] = (beta, *group["betas"][1:])
 
 
-def _check_momentum(schedule: Schedule, momentum: str | None, groups: list[Any]) -> None:
-    if "beta" not in schedule.controls:
-        if momentum not in (None, "ignore"):
-            raise InvalidProblem("momentum", momentum, "none, as the schedule has no beta")
-        return
-    if momentum not in ("ignore", "write", "heavy-ball"):
+def _check_schedules(schedules: list[Schedule], momentum: str | None, groups: list[Any]) -> None:
+    """Check the schedule of every group, and that its momentum can be written there."""
+    for schedule in schedules:
+        check_exportable(schedule)
+    pairs = list(zip(schedules, groups, strict=True))
+    scheduled = [pair for pair in pairs if "beta" in pair[0].controls]
+    if not scheduled and momentum not in (None, "ignore"):
+        raise InvalidProblem("momentum", momentum, "none, as the schedule has no beta")
+    if scheduled and momentum not in ("ignore", "write", "heavy-ball"):
         allowed = "ignore, write or heavy-ball, as the schedule has beta"
         raise InvalidProblem("momentum", momentum, allowed)
-    nu = "nu" in schedule.controls
-    for group in groups if momentum == "write" else ():
+    for schedule, group in scheduled:
+        _check_momentum("nu" in schedule.controls, momentum, group)
+
+
+def _check_momentum(nu: bool, momentum: str | None, group: dict[str, Any]) -> None:
+    if momentum == "write":
         if "momentum" not in group and "betas" not in group:
             raise InvalidProblem("optimizer", [*group], "groups with momentum or betas")
         if nu and "nu" not in group:
             allowed = "groups with nu, which the schedule has: a QHM optimizer"
             raise InvalidProblem("optimizer", [*group], allowed)
-    for group in groups if momentum == "heavy-ball" else ():
-        if nu or "momentum" not in group or group.get("dampening", 0) or group.get("nesterov"):
-            allowed = "for schedules without nu and SGD without dampening and nesterov"
-            raise InvalidProblem("momentum", momentum, allowed)
+        return
+    bare = "momentum" in group and not (group.get("dampening", 0) or group.get("nesterov"))
+    if momentum == "heavy-ball" and (nu or not bare):
+        allowed = "for schedules without nu and SGD without dampening and nesterov"
+        raise InvalidProblem("momentum", momentum, allowed)
 
 
-def _check_scale(scale: Any, groups: list[Any]) -> float | list[float]:
+def _check_scale(scale: Any, groups: list[Any], named: bool) -> float | list[float]:
     if scale is None:
         rates = [float(group["lr"]) for group in groups]
-        if len(set(rates)) > 1:
+        if len(set(rates)) > 1 and not named:
             allowed = f"1.0, or one factor a group, as the groups have rates {rates}"
             raise InvalidProblem("scale", None, allowed)
         return 1.0
+    if isinstance(scale, Mapping):
+        scale = _by_name("scale", scale, groups)
     one: bool = is_number(scale)
     factors: list[Any] = [scale] if one else list(scale)
     if not all(is_number(factor) and 0.0 <= factor < np.inf for factor in factors):
