@@ -1,14 +1,34 @@
-"""Names of the controls and of the kinds of momentum, and which go together."""
+"""Names of the controls, the values they may have, and which go with which kind of momentum."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from optsched.arrays import Bools, Floats
 from optsched.errors import InvalidProblem
 
-__all__ = ["CONTROL_NAMES", "MOMENTA", "control_names", "momentum_name"]
+__all__ = [
+    "ALIASES",
+    "CONTROLS",
+    "MAX_DENSE",
+    "MAX_HORIZON",
+    "MOMENTA",
+    "RANGES",
+    "control_names",
+    "momentum_name",
+]
 
-CONTROL_NAMES = ("eta", "beta", "nu", "batch_size", "ema")
+RANGES: dict[str, tuple[str, Callable[[Floats], Bools]]] = {
+    "eta": ("finite numbers >= 0", lambda x: x >= 0.0),
+    "beta": ("finite numbers in [0, 1)", lambda x: (x >= 0.0) & (x < 1.0)),
+    "nu": ("finite numbers in [0, 1]", lambda x: (x >= 0.0) & (x <= 1.0)),
+    "batch_size": ("finite numbers >= 1", lambda x: x >= 1.0),
+    "ema": ("finite numbers in [0, 1)", lambda x: (x >= 0.0) & (x < 1.0)),
+}
+CONTROLS = tuple(RANGES)
+MAX_HORIZON = 10**15
+MAX_DENSE = 10**8
 MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")
 ALIASES = {"batch": "batch_size"}
 
@@ -21,9 +41,9 @@ def control_names(given: Any) -> tuple[str, ...]:
     if not isinstance(given, (list, tuple, set, frozenset)) or not given:
         raise InvalidProblem("controls", given, allowed)
     names = [ALIASES.get(name, name) if isinstance(name, str) else name for name in given]
-    if any(name not in CONTROL_NAMES for name in names) or len(set(names)) < len(names):
+    if any(name not in CONTROLS for name in names) or len(set(names)) < len(names):
         raise InvalidProblem("controls", ",".join(map(str, given)), allowed)
-    return tuple(name for name in CONTROL_NAMES if name in names)
+    return tuple(name for name in CONTROLS if name in names)
 
 
 def momentum_name(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from optsched import cli
 from optsched.errors import InvalidProblem
 from optsched.rules.stability import SharpnessTrace, UpdateRule, stable_rate, stable_warmup
-from optsched.schedules.files import load
+from optsched.schedules.schedule import Schedule
 
 MOMENTA = st.floats(0.0, 0.99)
 
@@ -223,7 +223,7 @@ def test_command_on_a_trace(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     found = run(capsys, "--trace", str(log), "--output", str(output), "--horizon", "15")
     assert (found["step"], found["at_edge"], found["horizon"]) == (0, False, 15)
     assert found["lr_low"] == pytest.approx(2.0 / 101.0)
-    warmup = load(output)
+    warmup = Schedule.load(output)
     assert warmup.horizon == 15
     assert warmup(0) == pytest.approx(1.8 / 101.0) and warmup(14) == pytest.approx(1.8 / 20.5)
     # A rate near the edge is noticed.

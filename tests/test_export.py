@@ -20,7 +20,6 @@ from optsched.schedules import families
 from optsched.schedules.exports.common import per_update, simplified
 from optsched.schedules.exports.snippets import FORMATS, MAX_KNOTS, csv_rows, snippet
 from optsched.schedules.exports.torch import BatchSampler
-from optsched.schedules.files import load
 
 KNOTS = Schedule.from_knots([0, 10, 60, 99], eta=[0.25, 0.75, 0.1, 1e-9])
 HEAVY = KNOTS.replace(beta=[0.5, 0.95, 0.0, 0.9])
@@ -305,7 +304,7 @@ def test_command(
     assert out.startswith("a.py: torch-snippet, 3 knots, off by ")
     code, out, _ = command(capsys, "a.npz", "--format", "csv", "--output", "b.csv")
     assert (code, out) == (0, "b.csv: csv, 100 rows\n")
-    back = load("b.csv")
+    back = Schedule.load("b.csv")
     for name in HEAVY.controls:
         np.testing.assert_array_equal(back.array(name), HEAVY.array(name))
     code, out, _ = command(capsys, "tokens.json", "--format", "csv", "--per-update", "50")

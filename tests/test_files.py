@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optsched.errors import BadFile, InvalidProblem
-from optsched.schedules import Schedule, atomic_path, check_writable, files, load, save
+from optsched.files import atomic_path, check_writable
+from optsched.schedules import Schedule, files
 
 SUFFIXES = list(files.SUFFIXES)
 KNOTS = Schedule.from_knots(
@@ -67,8 +68,8 @@ def test_round_trip_is_an_identity(schedule, suffix, extra):
     points = None if extra is None else max(len(schedule.steps) + extra, 2)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"s{suffix}"
-        save(schedule, path, points=points)
-        again = load(path)
+        schedule.save(path, points=points)
+        again = Schedule.load(path)
     assert again == schedule
     assert again.metadata == schedule.metadata
     assert again.digest == schedule.digest
@@ -88,7 +89,7 @@ def test_exports_at_the_steps_that_matter(tmp_path, suffix, horizon):
 
 
 def test_csv_rows_are_exact_and_plain(tmp_path):
-    save(KNOTS, tmp_path / "s.csv")
+    KNOTS.save(tmp_path / "s.csv")
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[0].startswith('# optsched schedule {"format": ')
     assert lines[1] == "step,eta,beta"
@@ -97,7 +98,7 @@ def test_csv_rows_are_exact_and_plain(tmp_path):
 
 
 def test_npz_arrays(tmp_path):
-    save(KNOTS, tmp_path / "s.npz")
+    KNOTS.save(tmp_path / "s.npz")
     with np.load(tmp_path / "s.npz", allow_pickle=False) as arrays:
         assert arrays["step"].dtype == np.int64
         assert arrays["step"].tolist() == list(range(100))
@@ -107,7 +108,7 @@ def test_npz_arrays(tmp_path):
 
 
 def test_json_reads_without_optsched(tmp_path):
-    save(KNOTS, tmp_path / "s.json")
+    KNOTS.save(tmp_path / "s.json")
     text = (tmp_path / "s.json").read_text()
     content = json.loads(text)
     assert content["knots"]["eta"] == [0.1, 1 / 3, 0.0]
@@ -118,8 +119,8 @@ def test_json_reads_without_optsched(tmp_path):
 def test_csv_with_too_many_knots_for_the_header_keeps_the_values(tmp_path):
     steps = np.append(np.arange(5000), 9999)
     schedule = Schedule.from_knots(steps, eta=np.random.default_rng(0).uniform(size=5001))
-    save(schedule, tmp_path / "s.csv")
-    again = load(tmp_path / "s.csv")
+    schedule.save(tmp_path / "s.csv")
+    again = Schedule.load(tmp_path / "s.csv")
     assert "knots" not in (tmp_path / "s.csv").read_text().split("\n", 1)[0]
     assert np.array_equal(again.eta, schedule.eta)
 
@@ -131,9 +132,9 @@ LONG = Schedule.from_knots([0, 10**4, 10**9 - 1], eta=[0.0, 1.0, 0.0], metadata=
 
 
 def test_long_horizon_as_json(tmp_path):
-    save(LONG, tmp_path / "s.json")
+    LONG.save(tmp_path / "s.json")
     assert (tmp_path / "s.json").stat().st_size < 1000
-    again = load(tmp_path / "s.json")
+    again = Schedule.load(tmp_path / "s.json")
     assert again == LONG
     assert again(10**9) == 0.0
 
@@ -142,10 +143,10 @@ def test_long_horizon_as_json(tmp_path):
 def test_long_horizon_needs_points(tmp_path, suffix):
     path = tmp_path / f"s{suffix}"
     with pytest.raises(BadFile, match=r"1000000000 rows.*pass points=N \(CLI: --points N\) or use"):
-        save(LONG, path)
+        LONG.save(path)
     assert left_in(tmp_path) == []
-    save(LONG, path, points=1000)
-    again = load(path)
+    LONG.save(path, points=1000)
+    again = Schedule.load(path)
     assert again == LONG
     if suffix == ".csv":
         assert len(path.read_text().splitlines()) == 1002
@@ -156,14 +157,14 @@ def test_long_horizon_needs_points(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_fewer_points_than_knots(tmp_path, suffix):
     schedule = Schedule.from_array(np.linspace(1, 0, 1001) ** 2, nu=0.5, metadata={"a": [1]})
-    save(schedule, tmp_path / f"s{suffix}", points=101)
-    again = load(tmp_path / f"s{suffix}")
+    schedule.save(tmp_path / f"s{suffix}", points=101)
+    again = Schedule.load(tmp_path / f"s{suffix}")
     assert again.steps.tolist() == list(range(0, 1001, 10))
     assert again.metadata == {"a": [1]}
     assert np.array_equal(again.controls["eta"], schedule(again.steps))
     for bad in (1, 0, -3, 2.5):
         with pytest.raises(InvalidProblem, match="points"):
-            save(schedule, tmp_path / f"t{suffix}", points=bad)  # type: ignore[arg-type]
+            schedule.save(tmp_path / f"t{suffix}", points=bad)  # type: ignore[arg-type]
     assert left_in(tmp_path) == [f"s{suffix}"]
 
 
@@ -188,7 +189,7 @@ def test_fewer_points_than_knots(tmp_path, suffix):
 def test_plain_csv(tmp_path, text, steps, eta):
     path = tmp_path / "mine.csv"
     path.write_bytes(text.encode())
-    schedule = load(path)
+    schedule = Schedule.load(path)
     assert schedule.steps.tolist() == steps
     assert schedule.controls["eta"].tolist() == eta
     assert schedule.horizon == steps[-1] + 1
@@ -197,54 +198,54 @@ def test_plain_csv(tmp_path, text, steps, eta):
 def test_plain_csv_with_momentum_and_batch_size(tmp_path):
     (tmp_path / "s.csv").write_text("batch_size,momentum,lr,step\n8,0.9,1,0\n16,0.8,0.5,4\n")
     expected = Schedule.from_knots([0, 4], eta=[1, 0.5], beta=[0.9, 0.8], batch_size=[8, 16])
-    assert load(tmp_path / "s.csv") == expected
+    assert Schedule.load(tmp_path / "s.csv") == expected
 
 
 def test_plain_npz(tmp_path):
     np.savez(tmp_path / "s.npz", step=[0, 4], eta=[1.0, 0.5])
-    assert load(tmp_path / "s.npz") == Schedule.from_knots([0, 4], eta=[1, 0.5])
+    assert Schedule.load(tmp_path / "s.npz") == Schedule.from_knots([0, 4], eta=[1, 0.5])
 
 
 def test_edited_rows_win(tmp_path):
     path = tmp_path / "s.csv"
-    save(KNOTS, path)
+    KNOTS.save(path)
     lines = path.read_text().splitlines()
     lines[2 + 7] = "7,0.125,0.25"
     path.write_text("\n".join(lines))
-    again = load(path)
+    again = Schedule.load(path)
     assert again(7) == 0.125
     assert again(7, "beta") == 0.25
     assert again(8) == KNOTS(8)
     assert (again.metadata, again.unit, again.extend) == (KNOTS.metadata, "tokens", "zero")
     # A dropped column, and a dropped knot.
     path.write_text("\n".join([lines[0], *(line.rpartition(",")[0] for line in lines[1:])]))
-    assert list(load(path).controls) == ["eta"]
+    assert list(Schedule.load(path).controls) == ["eta"]
     path.write_text("\n".join([lines[0], "step,eta,beta", "0,1,0", "99,0,0"]))
-    assert load(path).steps.tolist() == [0, 99]
+    assert Schedule.load(path).steps.tolist() == [0, 99]
 
 
 def test_edited_npz_rows_win(tmp_path):
-    save(KNOTS, tmp_path / "s.npz")
+    KNOTS.save(tmp_path / "s.npz")
     arrays = dict(np.load(tmp_path / "s.npz"))
     arrays["eta"][7] = 0.125
     np.savez(tmp_path / "s.npz", **arrays)
-    assert load(tmp_path / "s.npz")(7) == 0.125
+    assert Schedule.load(tmp_path / "s.npz")(7) == 0.125
 
 
 def test_last_bit_of_another_machine_is_no_edit(tmp_path):
-    save(KNOTS, tmp_path / "s.npz")
+    KNOTS.save(tmp_path / "s.npz")
     arrays = dict(np.load(tmp_path / "s.npz"))
     arrays["eta"][1:-1] = np.nextafter(arrays["eta"][1:-1], 1.0)
     np.savez(tmp_path / "s.npz", **arrays)
-    assert load(tmp_path / "s.npz") == KNOTS
+    assert Schedule.load(tmp_path / "s.npz") == KNOTS
 
 
 def test_cut_csv_is_an_error(tmp_path):
     path = tmp_path / "s.csv"
-    save(KNOTS, path)
+    KNOTS.save(path)
     path.write_text("\n".join(path.read_text().splitlines()[:50]))
     with pytest.raises(BadFile, match="rows end at step 47, but the header says horizon 100"):
-        load(path)
+        Schedule.load(path)
 
 
 # Bad files
@@ -259,12 +260,12 @@ def npz(**arrays):
 
 
 def cut(path):
-    save(KNOTS, path)
+    KNOTS.save(path)
     path.write_bytes(path.read_bytes()[:-200])
 
 
 def damaged(path):
-    save(KNOTS, path)
+    KNOTS.save(path)
     content = bytearray(path.read_bytes())
     content[300] ^= 255
     path.write_bytes(content)
@@ -272,7 +273,7 @@ def damaged(path):
 
 def edited(*changes):
     def write(path):
-        save(KNOTS, path)
+        KNOTS.save(path)
         text = path.read_text()
         for old, new in changes:
             assert old in text
@@ -362,7 +363,7 @@ def test_bad_file_gives_one_line(tmp_path, name):
     elif content is not None:
         content(path)
     with pytest.raises(BadFile, match=message) as caught:
-        load(path)
+        Schedule.load(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert "\n" not in text
@@ -374,7 +375,7 @@ def test_bad_file_gives_one_line(tmp_path, name):
 def test_hand_edited_json_without_digest_loads(tmp_path):
     path = tmp_path / "s.json"
     edited(("0.1,", "0.2,"), (f' "digest": "{KNOTS.digest}",\n', ""))(path)
-    assert load(path)(0) == 0.2
+    assert Schedule.load(path)(0) == 0.2
 
 
 @settings(max_examples=150, deadline=None)
@@ -382,7 +383,7 @@ def test_hand_edited_json_without_digest_loads(tmp_path):
 def test_any_damage_is_a_bad_file_or_a_schedule(suffix, position, byte, shorten):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"s{suffix}"
-        save(KNOTS, path)
+        KNOTS.save(path)
         content = bytearray(path.read_bytes())
         position %= len(content)
         if shorten:
@@ -391,7 +392,7 @@ def test_any_damage_is_a_bad_file_or_a_schedule(suffix, position, byte, shorten)
             content[position] = byte
         path.write_bytes(content)
         try:
-            assert isinstance(load(path), Schedule)
+            assert isinstance(Schedule.load(path), Schedule)
         except BadFile as error:
             assert "\n" not in str(error)
 
@@ -402,13 +403,13 @@ def test_any_damage_is_a_bad_file_or_a_schedule(suffix, position, byte, shorten)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_existing_file_needs_overwrite(tmp_path, suffix):
     path = tmp_path / f"s{suffix}"
-    save(KNOTS, path)
+    KNOTS.save(path)
     other = KNOTS.scaled(2.0)
     with pytest.raises(BadFile, match=r"exists already; pass overwrite=True \(CLI: --force\)"):
-        save(other, path)
-    assert load(path) == KNOTS
-    save(other, path, overwrite=True)
-    assert load(path) == other
+        other.save(path)
+    assert Schedule.load(path) == KNOTS
+    other.save(path, overwrite=True)
+    assert Schedule.load(path) == other
     assert left_in(tmp_path) == [path.name]
 
 
@@ -423,7 +424,7 @@ class Killed(BaseException):
 def test_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, error, place, existing):
     path = tmp_path / f"s{suffix}"
     if existing:
-        save(KNOTS, path)
+        KNOTS.save(path)
 
     def fail(*_args, **_more):
         raise error
@@ -439,10 +440,10 @@ def test_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, error, place
     full = isinstance(error, OSError)
     message = "cannot be written: No space left" if full else None
     with pytest.raises(BadFile if full else error, match=message):
-        save(KNOTS.scaled(2.0), path, overwrite=True)
+        KNOTS.scaled(2.0).save(path, overwrite=True)
     monkeypatch.undo()
     assert left_in(tmp_path) == ([path.name] if existing else [])
-    assert not existing or load(path) == KNOTS
+    assert not existing or Schedule.load(path) == KNOTS
 
 
 def test_failure_in_the_middle_of_the_rows(tmp_path, monkeypatch):
@@ -450,16 +451,16 @@ def test_failure_in_the_middle_of_the_rows(tmp_path, monkeypatch):
         yield np.arange(3), {"eta": np.ones(3), "beta": np.zeros(3)}
         raise MemoryError
 
-    save(KNOTS, tmp_path / "s.csv")
+    KNOTS.save(tmp_path / "s.csv")
     monkeypatch.setattr(Schedule, "blocks", blocks)
     with pytest.raises(MemoryError):
-        save(KNOTS, tmp_path / "s.csv", overwrite=True)
+        KNOTS.save(tmp_path / "s.csv", overwrite=True)
     monkeypatch.undo()
     assert left_in(tmp_path) == ["s.csv"]
-    assert load(tmp_path / "s.csv") == KNOTS
+    assert Schedule.load(tmp_path / "s.csv") == KNOTS
 
 
-@pytest.mark.parametrize("write", [lambda path: save(KNOTS, path), check_writable])
+@pytest.mark.parametrize("write", [lambda path: KNOTS.save(path), check_writable])
 def test_unwritable(tmp_path, monkeypatch, write):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
@@ -499,13 +500,13 @@ def test_check_writable(tmp_path):
 @pytest.mark.parametrize("name", ["s.txt", "s", "s.npy"])
 def test_other_suffixes(tmp_path, name):
     with pytest.raises(BadFile, match=r"expected one of \.npz, \.csv, \.json"):
-        save(KNOTS, tmp_path / name)
+        KNOTS.save(tmp_path / name)
     assert left_in(tmp_path) == []
 
 
 def test_capital_suffix(tmp_path):
-    save(KNOTS, tmp_path / "S.NPZ")
-    assert load(tmp_path / "S.NPZ") == KNOTS
+    KNOTS.save(tmp_path / "S.NPZ")
+    assert Schedule.load(tmp_path / "S.NPZ") == KNOTS
 
 
 def test_atomic_path(tmp_path):
@@ -530,11 +531,11 @@ def test_atomic_path(tmp_path):
 def test_permissions_and_links(tmp_path):
     (tmp_path / "plain").write_text("")
     (tmp_path / "real").mkdir()
-    save(KNOTS, tmp_path / "real" / "s.json")
+    KNOTS.save(tmp_path / "real" / "s.json")
     (tmp_path / "link.json").symlink_to(tmp_path / "real" / "s.json")
-    save(KNOTS.scaled(2.0), tmp_path / "link.json", overwrite=True)
+    KNOTS.scaled(2.0).save(tmp_path / "link.json", overwrite=True)
     assert (tmp_path / "link.json").is_symlink()
-    assert load(tmp_path / "real" / "s.json") == KNOTS.scaled(2.0)
+    assert Schedule.load(tmp_path / "real" / "s.json") == KNOTS.scaled(2.0)
     modes = [(tmp_path / p).stat().st_mode for p in ("plain", "real/s.json")]
     assert stat.S_IMODE(modes[0]) == stat.S_IMODE(modes[1])
 
@@ -542,8 +543,8 @@ def test_permissions_and_links(tmp_path):
 @pytest.mark.parametrize("suffix", [".npz", ".csv"])
 def test_limit_of_rows_is_inclusive(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(files, "MAX_ROWS", 100)
-    save(KNOTS, tmp_path / f"a{suffix}")
+    KNOTS.save(tmp_path / f"a{suffix}")
     longer = Schedule.from_knots([0, 100], eta=1.0)
     with pytest.raises(BadFile, match="101 rows, at most 100"):
-        save(longer, tmp_path / f"b{suffix}")
-    save(longer, tmp_path / f"b{suffix}", points=101)
+        longer.save(tmp_path / f"b{suffix}")
+    longer.save(tmp_path / f"b{suffix}", points=101)

@@ -11,7 +11,6 @@ from typing import Any
 
 from benchmarks.real_training.report import Prediction
 from optsched import OptschedError, Schedule, cli
-from optsched.schedules.files import load, save
 
 __all__ = ["fit_law", "optsched", "plan_schedule", "predict_losses"]
 
@@ -42,7 +41,7 @@ def plan_schedule(law: Path, horizon: int, peak: float, warmup: int, path: Path)
     """The schedule that the law likes best at a horizon and a peak, also written to ``path``."""
     options = ("--horizon", horizon, "--peak", peak, "--warmup", warmup, "--output", path)
     optsched("plan", "--law", law, *options, "--force")
-    return load(path)
+    return Schedule.load(path)
 
 
 def predict_losses(
@@ -52,7 +51,7 @@ def predict_losses(
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.csv" for name in schedules}
     for name, schedule in schedules.items():
-        save(schedule, paths[name], overwrite=True)
+        schedule.save(paths[name], overwrite=True)
     told = optsched("predict", "--law", law, *paths.values())
     rows = {row["name"]: row for row in told["schedules"]}
     return {

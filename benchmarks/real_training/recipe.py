@@ -37,10 +37,10 @@ from benchmarks.real_training.train import Recipe, run_cell, train
 from benchmarks.real_training.transformer import Shape, matrix_count
 from optsched import InvalidProblem, OptschedError, Schedule
 from optsched.commands.common import sweep_progress
+from optsched.files import atomic_path
 from optsched.rules.averaging import MovingAverage
 from optsched.rules.batch.scaling import samples_factor, scale_adam
 from optsched.rules.stability import SharpnessTrace, UpdateRule, stable_warmup
-from optsched.schedules.files import atomic_path
 
 __all__ = ["Choices", "batch_for", "main", "widths_for"]
 

@@ -61,7 +61,7 @@ def use_compilation_cache() -> None:
 
 def save_figure(figure: Any, path: str, force: bool) -> None:
     """Write a figure as a whole or not at all."""
-    from optsched.schedules.files import atomic_path
+    from optsched.files import atomic_path
 
     with atomic_path(path, overwrite=force) as temporary:
         figure.savefig(temporary, dpi=200)

@@ -57,7 +57,7 @@ WIDTH = 160  # of the table, so that no cell is cut
 @click.pass_context
 def compare(context: click.Context, **options: Any) -> None:
     """Tune the schedules people use, and say how far each is from the optimum."""
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
 
     convex = _by_bound(options["judge"])
     problem: Any = horizon_alone(context) if convex else make_problem(options)

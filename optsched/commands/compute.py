@@ -39,7 +39,7 @@ __all__ = ["compute"]
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 def compute(**options: Any) -> None:
     """Split budgets of compute into features N and steps T."""
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
     from optsched.studies.compute import compute_optimal
 
     budgets = options["budgets"]

@@ -29,7 +29,7 @@ def dashboard(log: str, as_json: bool, **options: Any) -> None:
     """What the LOG of a run warns of, and one page of its numbers."""
     from optsched.diagnostics.alarms import Limits, alarms
     from optsched.diagnostics.log import read_log
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
 
     rule, limits, plot = update_rule(options), Limits(window=options["window"]), options["plot"]
     if plot:

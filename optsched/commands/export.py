@@ -29,9 +29,10 @@ def export(
     force: bool,
 ) -> None:
     """Write a schedule FILE as stand-alone code for a framework, or as csv."""
+    from optsched.files import atomic_path, check_writable
     from optsched.schedules.exports import common as exports
     from optsched.schedules.exports.snippets import FORMATS, csv_rows, snippet
-    from optsched.schedules.files import atomic_path, check_writable, load
+    from optsched.schedules.schedule import Schedule
 
     if form not in (*FORMATS, "csv"):
         raise InvalidProblem("format", form, "one of " + ", ".join((*FORMATS, "csv")))
@@ -39,7 +40,7 @@ def export(
         raise InvalidProblem(
             "momentum", momentum, "none with csv, which has every control as it is"
         )
-    schedule = load(file)
+    schedule = Schedule.load(file)
     if output is not None:
         check_writable(output, force)
     if per_update is not None:

@@ -42,7 +42,7 @@ def fit(
     With --law auto: the functional scaling law with a clock exponent, for adaptive optimisers; from
     four runs on that for SGD, if it is clearly better on runs that are left out in turn.
     """
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
 
     if law not in CHOICES:
         raise InvalidProblem("law", law, "one of " + ", ".join(CHOICES))

@@ -63,7 +63,7 @@ TABLE = "phases.csv"
 def phase_diagram(**options: Any) -> None:
     """Map exponents, annealing and regrets over a plane of (a, b)."""
     from optsched.control.problem import Problem
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
     from optsched.studies.phases import phase_diagram as run
 
     for field in ("grid_a", "grid_b", "output"):

@@ -88,7 +88,7 @@ def plan(
     **options: Any,
 ) -> None:
     """Plan a run: the schedule that minimises the predicted final loss, beside what people use."""
-    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     if law is None:
         raise InvalidProblem("law", None, "the file of a law; give --law")

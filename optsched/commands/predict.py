@@ -54,7 +54,7 @@ def predict(
     The last row of a csv is the last step. A family (cosine, linear, wsd_linear, ...) needs
     --horizon, and has the peak of the pilot runs and the --warmup unless told.
     """
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
 
     if law is None:
         raise InvalidProblem("law", None, "the file of a law; give --law")

@@ -61,7 +61,7 @@ __all__ = ["scaling"]
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 def scaling(**options: Any) -> None:
     """Follow a schedule along horizons, and fit how its loss falls."""
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, check_writable
 
     horizons, skip = options["horizons"], options["skip"]
     if horizons is None:

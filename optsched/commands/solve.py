@@ -153,7 +153,7 @@ def _method(name: str | None) -> Any:
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 def solve(**options: Any) -> None:
     """Solve for the schedules that minimise the loss after T steps, with proof."""
-    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
+    from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     budget = _budget(options)
     problem, method = make_problem(options), _method(options["method"])

@@ -48,8 +48,8 @@ FOR_SOLVE = ("batch_size", "eta_max", "noise", "warmup", "output")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 def spectrum(**options: Any) -> None:
     """Measure a and b from FEATURES (n x p) and TARGETS (n), .npy or .csv files."""
+    from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
     from optsched.measure.exponents import KINDS
-    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
         if options[key]:

@@ -20,9 +20,9 @@ __all__ = ["verify"]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(file: str, **options: Any) -> None:
     """Replay a schedule file on the exact recursion of a problem."""
-    from optsched.schedules.files import load
+    from optsched.schedules.schedule import Schedule
 
-    schedule = load(file)
+    schedule = Schedule.load(file)
     if options["horizon"] is None:
         options["horizon"] = schedule.horizon
     problem = make_problem(options)

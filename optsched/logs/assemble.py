@@ -12,6 +12,7 @@ import numpy as np
 
 from optsched.arrays import Floats, Ints
 from optsched.checks import whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import BadLog, InvalidProblem
 from optsched.logs.columns import (
     KEYS,
@@ -25,8 +26,7 @@ from optsched.logs.columns import (
 from optsched.logs.rates import cut, fill_rates, ramp
 from optsched.logs.run import MIN_POINTS, Run
 from optsched.logs.tables import TRAINER, Table, rate_file, read_tables, run_name
-from optsched.schedules.files import load
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = [
     "Options",
@@ -86,7 +86,7 @@ def read_source(source: Source, options: Options) -> list[Run]:
         if rate_path is None:
             raise no_rate(lacking[0])
     if rate_path is not None and is_ours(rate_path):
-        schedule = load(rate_path)
+        schedule = Schedule.load(rate_path)
         return [
             _planned(name, table, schedule, rate_path, options) for name, table in tables.items()
         ]

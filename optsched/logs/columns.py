@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from optsched.arrays import Floats, Ints
+from optsched.controls import MAX_HORIZON
 from optsched.errors import BadLog
 from optsched.logs.tables import TENSORBOARD, Table
-from optsched.schedules.schedule import MAX_HORIZON
 
 __all__ = ["KEYS", "Series", "find_loss", "find_rate", "is_tensorboard", "no_rate", "points"]
 

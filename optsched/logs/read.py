@@ -32,7 +32,6 @@ from optsched.logs.rates import fill_rates
 from optsched.logs.run import Run
 from optsched.logs.seeds import average_seeds, label_seeds
 from optsched.logs.tables import read_tables, run_name
-from optsched.schedules.files import load
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["RateLog", "read_rates", "read_run", "read_runs", "read_schedule"]
@@ -206,7 +205,7 @@ def read_rates(
     Parameters
     ----------
     path : path-like
-        A file that `optsched.schedules.files.save` wrote, or what `read_run` reads; the loss is
+        A file that `Schedule.save` wrote, or what `read_run` reads; the loss is
         not looked at.
     warmup, columns, unit, per_step, rate_of
         As for `read_run`. A file of ours is complete: ``warmup`` does not change it.
@@ -219,7 +218,7 @@ def read_rates(
     options = Options(warmup, columns or {}, unit, per_step, "loss", rate_of)
     target = Path(path)
     if is_ours(target):
-        schedule = load(target)
+        schedule = Schedule.load(target)
         notes = ("A schedule file of optsched, complete as it is.",)
         return RateLog(
             target.stem, schedule.steps, schedule, own_warmup(schedule), str(target), notes

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from optsched.errors import BadFile
+from optsched.files import atomic_path
 from optsched.pilot.fitting import Fit, RunNote
 from optsched.pilot.law import LAWS, Prior
 from optsched.pilot.pieces import Scale
-from optsched.schedules.files import atomic_path
 
 __all__ = ["load_fit", "save_fit", "summary"]
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from optsched.checks import at_least, decay, positive, whole
+from optsched.controls import MAX_DENSE
 from optsched.errors import InvalidProblem
-from optsched.schedules.schedule import MAX_DENSE, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["MovingAverage", "average_for", "decay_for"]
 

@@ -50,9 +50,10 @@ from numpy.typing import ArrayLike
 
 from optsched.arrays import Floats, Ints
 from optsched.checks import at_least, decay, integers, is_number, positive, real_array, whole
+from optsched.controls import MAX_DENSE
 from optsched.errors import InvalidProblem
 from optsched.model.stability import curvature_limit
-from optsched.schedules.schedule import MAX_DENSE, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = [
     "OPTIMISERS",

@@ -14,25 +14,22 @@ equal schedule. Where the rows of a file contradict its knots, somebody edited t
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 
 from optsched.arrays import Floats, Ints
+from optsched.controls import CONTROLS
 from optsched.errors import BadFile
-from optsched.schedules.schedule import CONTROLS, Schedule
+from optsched.files import SUFFIXES, PathLike, atomic_path, check_suffix, check_writable
 
-__all__ = ["MAX_ROWS", "PLOT_SUFFIXES", "SUFFIXES", "atomic_path", "check_writable", "load", "save"]
+__all__ = ["MAX_ROWS", "Knotted", "read", "write"]
 
-SUFFIXES = (".npz", ".csv", ".json")
-PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 VERSION = 1
 MAX_ROWS = 10**7
 MAX_HEADER_KNOTS = 4096
@@ -40,12 +37,36 @@ MAX_HEADER_KNOTS = 4096
 _FORMAT = "optsched schedule"
 _ALIASES = {"lr": "eta", "learning_rate": "eta", "momentum": "beta"}
 
-PathLike = str | os.PathLike[str]
 Rows = tuple[Ints, Mapping[str, Floats]]
 
 
-def save(
-    schedule: Schedule, path: PathLike, *, points: int | None = None, overwrite: bool = False
+class Knotted(Protocol):
+    """What the formats need of a schedule, which is defined above them."""
+
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def steps(self) -> Ints: ...
+    @property
+    def controls(self) -> Mapping[str, Floats]: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def extend(self) -> str: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    @cached_property
+    def digest(self) -> str: ...
+    def __call__(self, step: Ints, control: str) -> Floats: ...
+    def array(self, control: str) -> Floats: ...
+    def blocks(self, size: int) -> Iterable[tuple[Ints, Mapping[str, Floats]]]: ...
+
+
+Loaded = TypeVar("Loaded", bound=Knotted)
+
+
+def write(
+    schedule: Knotted, path: PathLike, rows: Rows | None = None, *, overwrite: bool = False
 ) -> None:
     """Write a schedule to a file, whole or not at all.
 
@@ -54,9 +75,8 @@ def save(
     schedule : Schedule
     path : path-like
         Ends in .npz, .csv or .json.
-    points : int, optional
-        Number of rows to write, chosen by `Schedule.thin`; default: a row at every step (.json:
-        the knots). With fewer points than knots the file holds a coarser schedule.
+    rows : tuple of steps and values of the controls there, optional
+        The rows to write; default: one at every step (.json: the knots).
     overwrite : bool
         Whether to replace an existing file.
 
@@ -64,32 +84,29 @@ def save(
     ------
     BadFile
         Other suffix, path that exists or cannot be written, or more than 10^7 rows.
-    InvalidProblem
-        ``points`` is not a whole number >= 2.
     """
     target = Path(path)
     check_writable(target, overwrite, suffixes=SUFFIXES)
     suffix = target.suffix.lower()
-    if points is None and suffix != ".json" and schedule.horizon > MAX_ROWS:
+    if rows is None and suffix != ".json" and schedule.horizon > MAX_ROWS:
         raise BadFile(
             f"{target}: a file with every step would have {schedule.horizon} rows, at most "
             f"{MAX_ROWS} are allowed: pass points=N (CLI: --points N) or use .json"
         )
-    rows = None if points is None else schedule.thin(points)
-    if rows is not None and len(rows[0]) < len(schedule.steps):
-        schedule = schedule.replace(steps=rows[0], controls=rows[1])
     with atomic_path(target, overwrite=overwrite) as temporary:
         {".npz": _write_npz, ".csv": _write_csv, ".json": _write_json}[suffix](
             temporary, schedule, rows
         )
 
 
-def load(path: PathLike) -> Schedule:
+def read(path: PathLike, make: Callable[..., Loaded]) -> Loaded:
     """Read a schedule from a .npz, .csv or .json file.
 
     Parameters
     ----------
     path : path-like
+    make : callable
+        What makes a schedule of knots: `Schedule.from_knots`.
 
     Returns
     -------
@@ -103,10 +120,10 @@ def load(path: PathLike) -> Schedule:
         In one line, naming the file, the field and what is expected.
     """
     target = Path(path)
-    _check_suffix(target, SUFFIXES)
-    read = {".npz": _read_npz, ".csv": _read_csv, ".json": _read_json}[target.suffix.lower()]
+    check_suffix(target, SUFFIXES)
+    parse = {".npz": _read_npz, ".csv": _read_csv, ".json": _read_json}[target.suffix.lower()]
     try:
-        return read(target)
+        return parse(target, make)
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
     except UnicodeDecodeError:
@@ -116,100 +133,7 @@ def load(path: PathLike) -> Schedule:
     raise BadFile(f"{target}: {' '.join(reason.split())}")
 
 
-def check_writable(
-    path: PathLike, overwrite: bool = False, *, suffixes: Sequence[str] | None = None
-) -> None:
-    """Raise now what writing to ``path`` would raise later; leaves nothing behind.
-
-    Parameters
-    ----------
-    path : path-like
-    overwrite : bool
-        Whether an existing file may be replaced.
-    suffixes : sequence of str, optional
-        Suffixes to insist on.
-
-    Raises
-    ------
-    BadFile
-        Other suffix, existing file, missing or unwritable directory.
-    """
-    target = Path(path)
-    if suffixes is not None:
-        _check_suffix(target, suffixes)
-    _temporary(target, overwrite).unlink()
-
-
-@contextmanager
-def atomic_path(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
-    """Context of a temporary path, of the same suffix and directory, that replaces ``path``.
-
-    If the body raises, the old file stays as it was and the temporary one is removed.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to write in the end.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Yields
-    ------
-    pathlib.Path
-        The file to write in the body; exists and is empty.
-
-    Raises
-    ------
-    BadFile
-        Existing file, missing or unwritable directory, any `OSError` of the body (disk full).
-    """
-    target = Path(path)
-    temporary = _temporary(target, overwrite)
-    try:
-        yield temporary
-        _check_target(target, overwrite)  # it may have appeared meanwhile
-        os.replace(temporary, os.path.realpath(target))
-    except OSError as error:
-        raise _unwritable(target, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _check_suffix(target: Path, suffixes: Sequence[str]) -> None:
-    if target.suffix.lower() not in suffixes:
-        allowed = ", ".join(suffixes)
-        raise BadFile(f"{target}: suffix {target.suffix!r}, expected one of {allowed}")
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
-        raise BadFile(f"{target}: is a directory, expected a file name")
-    if target.exists() and not target.is_file():
-        raise BadFile(f"{target}: is a device or a pipe, expected a file name")
-    if target.exists() and not overwrite:
-        raise BadFile(f"{target}: exists already; pass overwrite=True (CLI: --force)")
-
-
-def _unwritable(target: Path, error: OSError) -> BadFile:
-    return BadFile(f"{target}: cannot be written: {error.strerror or error}")
-
-
-def _temporary(target: Path, overwrite: bool) -> Path:
-    """Create an empty file beside the target (beside what it links to)."""
-    try:
-        _check_target(target, overwrite)
-        folder = Path(os.path.realpath(target)).parent
-        if not folder.is_dir():
-            raise BadFile(f"{target}: cannot be written: no directory {folder}")
-        temporary = folder / f".optsched-{secrets.token_hex(8)}{target.suffix}"
-        # Opened here, not by tempfile, so that the result has the usual permissions.
-        temporary.open("xb").close()
-    except OSError as error:
-        raise _unwritable(target, error) from None
-    return temporary
-
-
-def _header(schedule: Schedule) -> dict[str, Any]:
+def _header(schedule: Knotted) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "version": VERSION,
@@ -221,12 +145,12 @@ def _header(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _knots(schedule: Schedule) -> dict[str, list[Any]]:
+def _knots(schedule: Knotted) -> dict[str, list[Any]]:
     controls = {name: values.tolist() for name, values in schedule.controls.items()}
     return {"step": schedule.steps.tolist(), **controls}
 
 
-def _write_npz(path: Path, schedule: Schedule, rows: Rows | None) -> None:
+def _write_npz(path: Path, schedule: Knotted, rows: Rows | None) -> None:
     if rows is None:
         names = schedule.controls
         rows = np.arange(schedule.horizon), {name: schedule.array(name) for name in names}
@@ -238,7 +162,7 @@ def _write_npz(path: Path, schedule: Schedule, rows: Rows | None) -> None:
         np.savez(file, header=np.array(json.dumps(_header(schedule))), **arrays)
 
 
-def _write_csv(path: Path, schedule: Schedule, rows: Rows | None) -> None:
+def _write_csv(path: Path, schedule: Knotted, rows: Rows | None) -> None:
     header = _header(schedule)
     count = schedule.horizon if rows is None else len(rows[0])
     if len(schedule.steps) <= min(MAX_HEADER_KNOTS, count - 1):
@@ -252,7 +176,7 @@ def _write_csv(path: Path, schedule: Schedule, rows: Rows | None) -> None:
             file.writelines(",".join(line) + "\n" for line in lines)
 
 
-def _write_json(path: Path, schedule: Schedule, rows: Rows | None) -> None:
+def _write_json(path: Path, schedule: Knotted, rows: Rows | None) -> None:
     fields = {**_header(schedule), "digest": schedule.digest}
     # One line a field and one a list of knots: a difference shows what changed.
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items()]
@@ -261,7 +185,7 @@ def _write_json(path: Path, schedule: Schedule, rows: Rows | None) -> None:
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="\n")
 
 
-def _read_npz(path: Path) -> Schedule:
+def _read_npz(path: Path, make: Callable[..., Loaded]) -> Loaded:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise BadFile("not an npz file, or cut short; expected arrays step and eta")
@@ -273,7 +197,7 @@ def _read_npz(path: Path) -> Schedule:
     header = _parse_header(str(arrays["header"])) if "header" in arrays else {}
     rows = {name: arrays[name] for name in ("step", *CONTROLS) if name in arrays}
     knots = {n.removeprefix("knot_"): v for n, v in arrays.items() if n.startswith("knot_")}
-    return _assemble(rows, header, knots)
+    return _assemble(rows, header, knots, make)
 
 
 def _member(archive: Any, name: str) -> Any:
@@ -283,7 +207,7 @@ def _member(archive: Any, name: str) -> Any:
         raise BadFile(f"array {name}: {error}; expected a whole array of numbers") from None
 
 
-def _read_csv(path: Path) -> Schedule:
+def _read_csv(path: Path, make: Callable[..., Loaded]) -> Loaded:
     header: dict[str, Any] = {}
     with path.open(encoding="utf-8-sig") as file:
         names: list[str] = []
@@ -305,7 +229,7 @@ def _read_csv(path: Path) -> Schedule:
             )
         table = _parse_rows(file, [names.index(name) for name in wanted])
     columns = dict(zip(wanted, table.T, strict=True))
-    return _assemble(columns, header, header.get("knots"))
+    return _assemble(columns, header, header.get("knots"), make)
 
 
 def _parse_rows(file: IO[str], columns: list[int]) -> Floats:
@@ -320,9 +244,9 @@ def _parse_rows(file: IO[str], columns: list[int]) -> Floats:
     return table
 
 
-def _read_json(path: Path) -> Schedule:
+def _read_json(path: Path, make: Callable[..., Loaded]) -> Loaded:
     header = _parse_header(path.read_text(encoding="utf-8-sig"))
-    schedule = _make(header.get("knots"), header)
+    schedule = _made(header.get("knots"), header, make)
     if header.get("digest", schedule.digest) != schedule.digest:
         raise BadFile(
             f"digest: the contents have {schedule.digest}, expected {header['digest']}: the file "
@@ -344,18 +268,20 @@ def _parse_header(text: str) -> dict[str, Any]:
     return header
 
 
-def _make(table: Any, header: Mapping[str, Any]) -> Schedule:
+def _made(table: Any, header: Mapping[str, Any], make: Callable[..., Loaded]) -> Loaded:
     """Schedule from a table with ``step`` and controls, and from the fields of the header."""
     if not isinstance(table, dict) or not {"step", "eta"} <= table.keys():
         raise BadFile("knots: expected step and eta, and the other controls if any")
     controls = {name: values for name, values in table.items() if name != "step"}
     fields = {n: header[n] for n in ("horizon", "unit", "extend", "metadata") if n in header}
-    return Schedule.from_knots(table["step"], controls, **fields)
+    return make(table["step"], controls, **fields)
 
 
-def _assemble(rows: dict[str, Any], header: Mapping[str, Any], knots: Any) -> Schedule:
+def _assemble(
+    rows: dict[str, Any], header: Mapping[str, Any], knots: Any, make: Callable[..., Loaded]
+) -> Loaded:
     """Schedule with the knots of the header, if the rows agree with them, or with the rows."""
-    dense = _make(rows, {**header, "horizon": None})
+    dense = _made(rows, {**header, "horizon": None}, make)
     if header.get("horizon", dense.horizon) != dense.horizon:
         raise BadFile(
             f"horizon: the rows end at step {dense.horizon - 1}, but the header says horizon "
@@ -363,7 +289,7 @@ def _assemble(rows: dict[str, Any], header: Mapping[str, Any], knots: Any) -> Sc
         )
     if not knots:
         return dense
-    own = _make(knots, header)
+    own = _made(knots, header, make)
     agree = own.controls.keys() == dense.controls.keys() and np.isin(own.steps, dense.steps).all()
     for name, values in dense.controls.items() if agree else ():
         # Interpolation may round differently on another machine.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import FrozenInstanceError
@@ -22,27 +21,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optsched.arrays import Floats, Ints
-from optsched.checks import (
-    CONTROLS,
-    canonical,
-    integers,
-    is_number,
-    knot_steps,
-    knot_table,
-    real_array,
-    whole,
-)
+from optsched.checks import integers, is_number, real_array, whole
+from optsched.controls import CONTROLS, MAX_DENSE, MAX_HORIZON
 from optsched.errors import InvalidProblem
-from optsched.schedules.sampling import evaluate, step_rule, traced_value
+from optsched.files import PathLike
+from optsched.schedules.files import read, write
+from optsched.schedules.knots import canonical, knot_steps, knot_table
+from optsched.schedules.sampling import sampled, traced_value
 
-__all__ = ["CONTROLS", "Schedule"]
+__all__ = ["Schedule"]
 
 Unit = Literal["steps", "samples", "tokens"]
 Extend = Literal["hold", "raise", "zero"]
 Sampling = Literal["average", "left"]
-
-MAX_HORIZON = 10**15
-MAX_DENSE = 10**8
 
 
 class Schedule:
@@ -204,21 +195,7 @@ class Schedule:
         horizon = whole("horizon", horizon, 1, MAX_DENSE)
         if sampling not in ("average", "left"):
             raise InvalidProblem("sampling", sampling, "one of average, left")
-        eta = np.empty(horizon)
-        ends, inner = step_rule(graded=True), step_rule(graded=False)
-        block = 1 << 14
-        # First and last step apart: they have a rule of their own.
-        starts = {0, horizon - 1, *range(1, horizon - 1, block)}
-        for start in sorted(starts):
-            single = start in (0, horizon - 1)
-            k = np.arange(start, start + 1 if single else min(start + block, horizon - 1))
-            nodes, weights = ends if single else inner
-            if sampling == "left":
-                eta[k] = evaluate(f, k.astype(np.float64))
-                continue
-            rates = evaluate(f, k[:, None] + nodes)
-            # A mean stays in the range of what it averages; rounding alone would leave it.
-            eta[k] = np.clip(rates @ weights, rates.min(1), rates.max(1))
+        eta = sampled(f, horizon, sampling == "average")
         return cls.from_array(eta, unit=unit, extend=extend, metadata=metadata)
 
     @property
@@ -260,7 +237,9 @@ class Schedule:
             if not jax.numpy.issubdtype(step.dtype, jax.numpy.integer):
                 raise InvalidProblem("step", str(step.dtype), "an array of an integer type")
             if isinstance(step, jax.core.Tracer):
-                return traced_value(self, step, control, jax.numpy)
+                beyond = {"raise": np.nan, "zero": 0.0 if control == "eta" else None}
+                table = self.steps, self.controls[control]
+                return traced_value(*table, step, jax.numpy, beyond.get(self.extend))
             value = self(np.asarray(step), control)
             return jax.numpy.asarray(value, dtype=jax.numpy.result_type(float))
         scalar = is_number(step)
@@ -418,20 +397,32 @@ class Schedule:
             state.update(values.astype("<f8").tobytes())
         return state.hexdigest()
 
-    def save(
-        self, path: str | os.PathLike[str], *, points: int | None = None, overwrite: bool = False
-    ) -> None:
-        """Write to a .npz, .csv or .json file: see `optsched.schedules.files.save`."""
-        from optsched.schedules.files import save
+    def save(self, path: PathLike, *, points: int | None = None, overwrite: bool = False) -> None:
+        """Write to a .npz, .csv or .json file, whole or not at all; see `optsched.schedules.files`.
 
-        save(self, path, points=points, overwrite=overwrite)
+        ``points`` rows, chosen by `thin`, instead of one at every step (.json: of the knots);
+        with fewer points than knots the file holds a coarser schedule.
 
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> Schedule:
-        """Read a .npz, .csv or .json file: see `optsched.schedules.files.load`."""
-        from optsched.schedules.files import load
+        Raises
+        ------
+        BadFile
+            Other suffix, path that exists or cannot be written, or more than 10^7 rows.
+        InvalidProblem
+            ``points`` is not a whole number >= 2.
+        """
+        rows = None if points is None else self.thin(points)
+        coarse = rows is not None and len(rows[0]) < len(self.steps)
+        written = self.replace(steps=rows[0], controls=rows[1]) if rows and coarse else self
+        write(written, path, rows, overwrite=overwrite)
 
-        return load(path)
+    @classmethod
+    def load(cls, path: PathLike) -> Schedule:
+        """Read a .npz, .csv or .json file: an equal schedule, if ours wrote it.
+
+        From rows without our header: knots at the rows, linear between them, horizon = last step
+        + 1. Raises `BadFile`, in one line, naming the file, the field and what is expected.
+        """
+        return read(path, cls.from_knots)
 
     def __len__(self) -> int:
         """Return the number of steps."""

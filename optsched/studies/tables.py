@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optsched.schedules.files import atomic_path
+from optsched.files import atomic_path
 
 __all__ = ["write_table"]
 

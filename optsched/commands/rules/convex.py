@@ -33,13 +33,14 @@ def convex(
 ) -> None:
     """Bound of the schedule in FILE, and the best factor on its rates."""
     from optsched.checks import positive
+    from optsched.files import PLOT_SUFFIXES, check_writable
     from optsched.rules.convex.bound import convex_bound, least_bound
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable, load
+    from optsched.schedules.schedule import Schedule
 
     distance, norm = positive("distance", distance), positive("norm", norm)
     if plot:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
-    schedule = load(file)
+    schedule = Schedule.load(file)
     bound = convex_bound(schedule, distance=distance, norms=norm)
     least = least_bound(schedule.horizon, distance=distance, norms=norm)
     numbers: dict[str, Any] = {
@@ -89,8 +90,8 @@ def extend(
     """Continue a constant-then-cooldown run to more steps: the rate of its second stage."""
     from optsched.checks import positive
     from optsched.errors import OptschedError
+    from optsched.files import SUFFIXES, check_writable
     from optsched.rules.convex.horizons import extend_wsd, two_stages
-    from optsched.schedules.files import SUFFIXES, check_writable
 
     required(from_steps=from_steps, to_steps=to_steps)
     if peak is not None:

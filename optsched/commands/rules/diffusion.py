@@ -31,9 +31,9 @@ EDM = ("sigma_min", "sigma_max", "rho")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 def diffusion(as_json: bool, force: bool, **options: Any) -> None:
     """Noise schedule of a diffusion model: alpha-bar, sigma, log SNR, and where it has capacity."""
+    from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
     from optsched.rules.diffusion.capacity import loss_weight
     from optsched.rules.diffusion.files import save
-    from optsched.schedules.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
         if options[key]:

@@ -25,9 +25,9 @@ __all__ = ["invariance"]
 def invariance(as_json: bool, **options: Any) -> None:
     """Where a sweep over rate and weight decay follows their product; RUNS is a csv."""
     from optsched.checks import whole
+    from optsched.files import PLOT_SUFFIXES, check_writable
     from optsched.rules.adamw.invariance import measure_invariance
     from optsched.rules.adamw.sweep_runs import read_sweep
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
 
     required(runs=options["runs"])
     count = whole("count", options["count"], 1, 1000)

@@ -33,8 +33,8 @@ BUDGET = "a finite number >= 1"
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 def lmo(as_json: bool, plot: str | None, force: bool, **options: Any) -> None:
     """Carry rate, momentum and batch size to another budget (Adam, Muon, normalised SGD)."""
+    from optsched.files import PLOT_SUFFIXES, check_writable
     from optsched.rules.lmo.transfer import transfer
-    from optsched.schedules.files import PLOT_SUFFIXES, check_writable
 
     required(**{name: options[name] for name in ("lr", "momentum")})
     if plot:

@@ -74,12 +74,12 @@ def stability(as_json: bool, **options: Any) -> None:
     """Largest stable learning rate at a sharpness, and the warm-up below a measured one."""
     from optsched.checks import positive
     from optsched.diagnostics.trace import read_trace
+    from optsched.files import SUFFIXES, check_writable
     from optsched.rules.stability import (
         SharpnessTrace,
         stable_rate,
         stable_warmup,
     )
-    from optsched.schedules.files import SUFFIXES, check_writable, save
 
     one, path, output = options["sharpness"], options["trace"], options["output"]
     if (one is None) == (path is None):
@@ -128,6 +128,6 @@ def stability(as_json: bool, **options: Any) -> None:
         schedule = stable_warmup(trace, rule, **{name: options[name] for name in names})
         numbers |= {"peak": schedule.peak, "horizon": schedule.horizon}
         if output is not None:
-            save(schedule, output, overwrite=options["force"])
+            schedule.save(output, overwrite=options["force"])
             numbers["output"] = output
     show(numbers, as_json, notes=notes)

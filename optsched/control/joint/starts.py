@@ -6,7 +6,7 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.control.problem import Problem
-from optsched.controls import CONTROL_NAMES
+from optsched.controls import CONTROLS
 from optsched.model.stability import noise_limit
 from optsched.schedules.schedule import Schedule
 
@@ -28,7 +28,7 @@ def completed(problem: Problem, controls: Controls) -> Controls:
         "batch_size": problem.batch_size,
         "ema": problem.ema or 0.0,
     }
-    return {name: controls.get(name, np.full_like(like, held[name])) for name in CONTROL_NAMES}
+    return {name: controls.get(name, np.full_like(like, held[name])) for name in CONTROLS}
 
 
 def named_starts(problem: Problem, steps: Floats, sgd: Schedule | None) -> dict[str, Controls]:

@@ -19,6 +19,7 @@ from optsched.checks import decay, is_number, whole
 from optsched.control.bounds.geodesic import Geodesic
 from optsched.control.mesh import StepMesh, graded_mesh
 from optsched.control.methods.descent import Descent, projected_descent
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.pilot.fitting import Fit
 from optsched.pilot.law import KernelLaw
@@ -27,7 +28,7 @@ from optsched.pilot.planning.objective import Past, PlanObjective, PlanTask
 from optsched.pilot.planning.relaxed import Relaxed
 from optsched.pilot.planning.rivals import joined
 from optsched.pilot.prediction import checked_level, other_peak, predict
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["Plan", "Robust", "plan"]
 

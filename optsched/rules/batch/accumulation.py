@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from optsched.checks import whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.rules.averaging import MovingAverage
 from optsched.rules.batch.scaling import rate_factor
 from optsched.schedules.exports.common import per_update
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["Accumulation", "at_batch", "in_samples"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from optsched.errors import BadFile, InvalidProblem
+from optsched.files import SUFFIXES, atomic_path, check_writable
 from optsched.rules.diffusion.schedules import NoiseSchedule
-from optsched.schedules.files import SUFFIXES, atomic_path, check_writable
 
 __all__ = ["COLUMNS", "load", "save"]
 

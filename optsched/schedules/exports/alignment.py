@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.checks import integers, real_array, whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.exports.common import check_exportable
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["check_alignment"]
 

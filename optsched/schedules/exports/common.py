@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from optsched.checks import whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem, MissingExtra
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["check_exportable", "framework", "per_update", "simplified"]
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from optsched.checks import whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.exports.common import check_exportable, simplified
 from optsched.schedules.files import MAX_ROWS
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["FORMATS", "MAX_KNOTS", "Snippet", "csv_rows", "snippet"]
 

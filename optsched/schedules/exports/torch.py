@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from optsched.checks import is_number, whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.batches import batch_stages
 from optsched.schedules.exports.common import check_exportable, framework
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 
 __all__ = ["BatchSampler", "to_lightning", "to_torch"]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.checks import whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
     MAX_CURVES,
@@ -31,7 +32,7 @@ from optsched.schedules.families.pieces import (
     sample,
     span,
 )
-from optsched.schedules.schedule import MAX_HORIZON, Sampling, Schedule
+from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = ["cosine_restarts", "cyclical", "one_cycle"]
 

@@ -13,6 +13,7 @@ import math
 from typing import Literal
 
 from optsched.checks import is_number
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
     ANNEALS,
@@ -29,7 +30,7 @@ from optsched.schedules.families.pieces import (
     sample,
     span,
 )
-from optsched.schedules.schedule import MAX_HORIZON, Sampling, Schedule
+from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = [
     "constant",

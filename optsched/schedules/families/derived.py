@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from optsched.arrays import Floats, Ints
 from optsched.checks import real_array, whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
     Span,
@@ -19,7 +20,7 @@ from optsched.schedules.families.pieces import (
     number,
     span,
 )
-from optsched.schedules.schedule import MAX_HORIZON, Sampling, Schedule
+from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = ["Averaging", "averaging", "refined", "rewind", "schedule_free", "with_warmup"]
 

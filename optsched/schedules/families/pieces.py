@@ -17,8 +17,8 @@ import numpy as np
 
 from optsched.arrays import Floats, Ints
 from optsched.checks import is_number, whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
-from optsched.schedules.schedule import MAX_HORIZON
 
 __all__ = [
     "ANNEALS",

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from optsched.checks import is_number
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import MAX_LINES, Span, check, limit_cycles, number, span
-from optsched.schedules.schedule import MAX_HORIZON, Sampling, Schedule
+from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = ["multi_step", "step"]
 

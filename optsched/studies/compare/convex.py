@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optsched.checks import whole
+from optsched.controls import MAX_HORIZON
 from optsched.errors import OptschedError
 from optsched.rules.convex.bound import (
     MAX_EXACT,
@@ -18,7 +19,7 @@ from optsched.rules.convex.bound import (
     least_bound,
 )
 from optsched.schedules.families import Family, linear
-from optsched.schedules.schedule import MAX_HORIZON, Schedule
+from optsched.schedules.schedule import Schedule
 from optsched.studies.compare.families import FailedFamily, chosen_families
 from optsched.studies.compare.peaks import Peak
 from optsched.studies.compare.tuning import Shapes

@@ -31,7 +31,7 @@ from typing import IO, Any
 import numpy as np
 
 from optsched.errors import BadFile, InvalidProblem
-from optsched.schedules.files import atomic_path
+from optsched.files import atomic_path
 
 __all__ = ["Plan", "Row", "Store", "canonical", "cell_key", "open_store", "plain"]
 

@@ -1,0 +1,120 @@
+"""Files in general: written whole or not at all, and refused before any work is done."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from optsched.errors import BadFile
+
+__all__ = [
+    "PLOT_SUFFIXES",
+    "SUFFIXES",
+    "PathLike",
+    "atomic_path",
+    "check_suffix",
+    "check_writable",
+]
+
+SUFFIXES = (".npz", ".csv", ".json")
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+PathLike = str | os.PathLike[str]
+
+
+def check_writable(
+    path: PathLike, overwrite: bool = False, *, suffixes: Sequence[str] | None = None
+) -> None:
+    """Raise now what writing to ``path`` would raise later; leaves nothing behind.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+        Whether an existing file may be replaced.
+    suffixes : sequence of str, optional
+        Suffixes to insist on.
+
+    Raises
+    ------
+    BadFile
+        Other suffix, existing file, missing or unwritable directory.
+    """
+    target = Path(path)
+    if suffixes is not None:
+        check_suffix(target, suffixes)
+    _temporary(target, overwrite).unlink()
+
+
+@contextmanager
+def atomic_path(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
+    """Context of a temporary path, of the same suffix and directory, that replaces ``path``.
+
+    If the body raises, the old file stays as it was and the temporary one is removed.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write in the end.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Yields
+    ------
+    pathlib.Path
+        The file to write in the body; exists and is empty.
+
+    Raises
+    ------
+    BadFile
+        Existing file, missing or unwritable directory, any `OSError` of the body (disk full).
+    """
+    target = Path(path)
+    temporary = _temporary(target, overwrite)
+    try:
+        yield temporary
+        _check_target(target, overwrite)  # it may have appeared meanwhile
+        os.replace(temporary, os.path.realpath(target))
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_suffix(path: PathLike, suffixes: Sequence[str]) -> None:
+    """Raise `BadFile` unless the name of a file ends in one of the suffixes, in any case."""
+    target = Path(path)
+    if target.suffix.lower() not in suffixes:
+        allowed = ", ".join(suffixes)
+        raise BadFile(f"{target}: suffix {target.suffix!r}, expected one of {allowed}")
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.is_dir():
+        raise BadFile(f"{target}: is a directory, expected a file name")
+    if target.exists() and not target.is_file():
+        raise BadFile(f"{target}: is a device or a pipe, expected a file name")
+    if target.exists() and not overwrite:
+        raise BadFile(f"{target}: exists already; pass overwrite=True (CLI: --force)")
+
+
+def _unwritable(target: Path, error: OSError) -> BadFile:
+    return BadFile(f"{target}: cannot be written: {error.strerror or error}")
+
+
+def _temporary(target: Path, overwrite: bool) -> Path:
+    """Create an empty file beside the target (beside what it links to)."""
+    try:
+        _check_target(target, overwrite)
+        folder = Path(os.path.realpath(target)).parent
+        if not folder.is_dir():
+            raise BadFile(f"{target}: cannot be written: no directory {folder}")
+        temporary = folder / f".optsched-{secrets.token_hex(8)}{target.suffix}"
+        # Opened here, not by tempfile, so that the result has the usual permissions.
+        temporary.open("xb").close()
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    return temporary
