@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,44 @@ from optsched.errors import InvalidProblem
 
 __all__ = [
     "at_least",
+    "choice",
     "decay",
     "integers",
     "is_number",
+    "number",
     "positive",
     "real_array",
     "share",
     "whole",
+    "within",
 ]
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a real number, and no bool."""
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    return number and not isinstance(value, bool)
+    real = isinstance(value, (int, float, np.integer, np.floating))
+    return real and not isinstance(value, bool)
+
+
+def number(
+    field: str, value: Any, low: float, high: float = math.inf, *, above: bool = False
+) -> float:
+    """``value`` as a finite float in [low, high], or in (low, high] if ``above``."""
+    try:
+        x = float(value) if is_number(value) else math.nan
+    except OverflowError:  # an int that no float can hold
+        x = math.inf
+    if not (math.isfinite(x) and low <= x <= high) or (above and x == low):
+        text = f"a finite number {'>' if above else '>='} {low:g}"
+        raise InvalidProblem(field, value, text + (f" and <= {high:g}" if high < math.inf else ""))
+    return x
+
+
+def within(field: str, value: Any, low: float, high: float, allowed: str) -> float:
+    """``value`` as a float, if it is a number in [low, high]; ``allowed`` says so in words."""
+    if not is_number(value) or not low <= value <= high:
+        raise InvalidProblem(field, value, allowed)
+    return float(value)
 
 
 def whole(field: str, value: Any, low: int, high: int) -> int:
@@ -38,16 +63,12 @@ def whole(field: str, value: Any, low: int, high: int) -> int:
 
 def positive(field: str, value: Any) -> float:
     """``value`` as a float, if it is a finite number > 0."""
-    if not is_number(value) or not 0.0 < value < math.inf:
-        raise InvalidProblem(field, value, "a finite number > 0")
-    return float(value)
+    return number(field, value, 0.0, above=True)
 
 
 def at_least(field: str, value: Any, low: float) -> float:
     """``value`` as a float, if it is a finite number >= ``low``."""
-    if not is_number(value) or not low <= value < math.inf:
-        raise InvalidProblem(field, value, f"a finite number >= {low:g}")
-    return float(value)
+    return number(field, value, low)
 
 
 def decay(field: str, value: Any) -> float:
@@ -62,6 +83,13 @@ def share(field: str, value: Any) -> float:
     if not is_number(value) or not 0.0 < value <= 1.0:
         raise InvalidProblem(field, value, "a number in (0, 1]")
     return float(value)
+
+
+def choice(field: str, value: Any, allowed: Sequence[str]) -> str:
+    """``value`` if it is one of the allowed words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InvalidProblem(field, value, "one of " + ", ".join(allowed))
+    return value
 
 
 def real_array(field: str, values: Any) -> NDArray[Any]:

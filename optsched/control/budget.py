@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 
 from scipy.optimize import minimize_scalar
 
-from optsched.checks import is_number
+from optsched.checks import is_number, within
 from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.solve import solve
 from optsched.control.task import Method
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.replay import MAX_STEPS
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Budget", "BudgetSolution", "Trial", "solve_budget"]
 
-MAX_HORIZON = 10**15
 TOLERANCE = 0.005  # where the loss hardly depends on the steps: the fewest within it
 FINE, COARSE = 0.004, 0.2  # widths in log T at which the search for the least loss stops
 WIDTH = 0.01  # the same for the search for the fewest steps
@@ -77,10 +77,7 @@ class Budget:
                 raise InvalidProblem("cost", self.cost, "that of 1e30 samples at most")
 
     def _check(self, name: str, allowed: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        if not is_number(value) or not low <= value <= high:
-            raise InvalidProblem(name, value, allowed)
-        object.__setattr__(self, name, float(value))
+        object.__setattr__(self, name, within(name, getattr(self, name), low, high, allowed))
 
     @property
     def most_steps(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import math
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal
 from scipy.special import roots_jacobi, zeta
 
+from optsched.checks import is_number
 from optsched.errors import InvalidProblem
 
 __all__ = ["Modes", "PowerLawSpectrum", "Spectrum", "TabulatedSpectrum"]
@@ -201,7 +203,7 @@ class PowerLawSpectrum(Spectrum):
     def __post_init__(self) -> None:
         for field in ("a", "b"):
             value = getattr(self, field)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 1.0):
+            if not (is_number(value) and 1.0 < value <= sys.float_info.max):
                 raise InvalidProblem(field, value, "a finite number greater than 1")
         if not (self.size == math.inf or (self.size >= 1 and float(self.size).is_integer())):
             raise InvalidProblem("features", self.size, "a whole number >= 1, or inf")

@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optsched.arrays import Floats
-from optsched.errors import InvalidProblem
+from optsched.checks import at_least, within
 
 if TYPE_CHECKING:
     from optsched.model.spectrum import Spectrum
@@ -68,24 +68,16 @@ __all__ = [
 MAX_MODES = 10**5
 
 
-def _real(name: str, value: Any, allowed: str, low: float, high: float) -> float:
-    """``value`` as a float, if it is a real number from ``low`` to ``high``."""
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and low <= value <= high:
-        return float(value)
-    raise InvalidProblem(name, value, allowed)
-
-
 def _momentum(beta: Any, nu: Any) -> tuple[float, float]:
     below_one = math.nextafter(1.0, 0.0)
     return (
-        _real("beta", beta, "a number >= 0 and < 1", 0.0, below_one),
-        _real("nu", nu, "a number, 0 to 1", 0.0, 1.0),
+        within("beta", beta, 0.0, below_one, "a number >= 0 and < 1"),
+        within("nu", nu, 0.0, 1.0, "a number, 0 to 1"),
     )
 
 
 def _batch(batch_size: Any) -> float:
-    return _real("batch_size", batch_size, "a number >= 1, up to 1e15", 1.0, 1e15)
+    return within("batch_size", batch_size, 1.0, 1e15, "a number >= 1, up to 1e15")
 
 
 def _shape(beta: float, nu: float) -> tuple[float, float]:
@@ -162,7 +154,7 @@ def noise_gain(
         Unless 1 <= batch_size <= 1e15, eta is finite and >= 0, 0 <= beta < 1 and 0 <= nu <= 1.
     """
     m, (beta, nu) = _batch(batch_size), _momentum(beta, nu)
-    eta = _real("eta", eta, "a finite number >= 0", 0.0, np.finfo(float).max)
+    eta = at_least("eta", eta, 0.0)
     return _gain(eta * spectrum.largest, *_nodes(spectrum, beta, nu), m, beta, nu)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from optsched.arrays import Floats, Ints
-from optsched.checks import integers
+from optsched.checks import integers, is_number
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
 from optsched.pilot.identify import ONE_RUN
@@ -104,7 +104,7 @@ class Comparison:
 
 def checked_level(level: float) -> float:
     """A level of intervals, if it is strictly between 0 and 1."""
-    if isinstance(level, bool) or not (isinstance(level, (int, float)) and 0.0 < level < 1.0):
+    if not (is_number(level) and 0.0 < level < 1.0):
         raise InvalidProblem("level", level, "a number between 0 and 1")
     return float(level)
 

@@ -13,8 +13,9 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
-from optsched.checks import is_number
+from optsched.checks import is_number, within
 from optsched.control.problem import Problem
+from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.exponents import json_ready
 from optsched.model.spectrum import PowerLawSpectrum
@@ -24,7 +25,6 @@ __all__ = ["Run", "Split", "Study", "best_split"]
 
 Found = dict[int, "Run"]
 
-MOST_STEPS = 10**15
 LOG_TOL = 0.01  # of N in the search; the loss is flat to 1e-4 over several times this
 FEW = 16  # whole numbers in a bracket that are all tried
 SMALL = 32  # features up to which all near the best are tried
@@ -130,13 +130,12 @@ class Study:
     @property
     def most_steps(self) -> int:
         if self.samples is None:
-            return MOST_STEPS
-        return int(min(self.samples // self.problem.batch_size, MOST_STEPS))
+            return MAX_HORIZON
+        return int(min(self.samples // self.problem.batch_size, MAX_HORIZON))
 
     def checked(self, budget: Any) -> float:
-        if is_number(budget) and self.least_steps <= budget <= 1e30:
-            return float(budget)
-        raise InvalidProblem("budget", budget, f"a number from {self.least_steps} to 1e30")
+        allowed = f"a number from {self.least_steps} to 1e30"
+        return within("budget", budget, self.least_steps, 1e30, allowed)
 
     def all_checked(self, budgets: Sequence[float], skip: Any) -> list[float]:
         found = [self.checked(budget) for budget in budgets]
@@ -148,7 +147,7 @@ class Study:
 
     def range(self, budget: float) -> tuple[int, int]:
         """Fewest and most features: all of the compute is used unless samples run out."""
-        fewest = 1 if self.samples is not None else math.ceil(budget / MOST_STEPS)
+        fewest = 1 if self.samples is not None else math.ceil(budget / MAX_HORIZON)
         return max(1, fewest), int(budget // self.least_steps)
 
     def run(self, features: float, horizon: int) -> Run:

@@ -136,9 +136,8 @@ def cooldown(
     as_json: bool,
 ) -> None:
     """Carry a tuned rate to a longer or shorter linear cooldown."""
-    from optsched.checks import positive
+    from optsched.checks import number, positive
     from optsched.rules.convex.horizons import cooldown_scale
-    from optsched.schedules.families.pieces import number
 
     required(horizon=horizon, from_cooldown=from_cooldown, to_cooldown=to_cooldown)
     if peak is not None:

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optsched.arrays import Floats, Ints
-from optsched.checks import real_array, whole
+from optsched.checks import number, real_array, whole
 from optsched.controls import MAX_DENSE, MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.rules.convex.sums import cut, knot_sums, weighted_sums
-from optsched.schedules.families.pieces import graded_steps, number
+from optsched.schedules.families.pieces import graded_steps
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["ConvexBound", "best_schedule", "bound_along", "convex_bound", "least_bound"]

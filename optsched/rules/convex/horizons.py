@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
-from optsched.checks import whole
+from optsched.checks import number, whole
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.rules.convex.bound import ConvexBound, convex_bound, least_bound
 from optsched.schedules.families.decays import wsd
-from optsched.schedules.families.pieces import Span, number, span
+from optsched.schedules.families.pieces import Span, span
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Extension", "cooldown_scale", "extend_wsd", "two_stages"]

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from optsched.arrays import Floats
+from optsched.checks import choice, number
 from optsched.errors import InvalidProblem
 from optsched.rules.diffusion.schedules import NoiseSchedule
-from optsched.schedules.families.pieces import choice, number
 
 __all__ = ["WEIGHTS", "Capacity", "capacity", "loss_weight"]
 

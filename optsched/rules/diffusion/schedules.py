@@ -24,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.arrays import Floats
-from optsched.checks import real_array, whole
+from optsched.checks import choice, number, real_array, whole
 from optsched.errors import InvalidProblem
-from optsched.schedules.families.pieces import choice, number
 
 __all__ = ["KINDS", "NoiseSchedule", "cosine", "edm", "from_alpha_bar", "from_sigmas", "linear"]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from optsched.arrays import Floats
-from optsched.checks import whole
+from optsched.checks import choice, number, whole
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
@@ -22,13 +22,11 @@ from optsched.schedules.families.pieces import (
     Piece,
     Span,
     check,
-    choice,
     exponential_decay,
     flat,
     half_cosine,
     limit_cycles,
     line,
-    number,
     sample,
     span,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from optsched.checks import is_number
+from optsched.checks import choice, is_number, number
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.pieces import (
@@ -21,11 +21,9 @@ from optsched.schedules.families.pieces import (
     Span,
     anneal,
     check,
-    choice,
     exponential_decay,
     flat,
     line,
-    number,
     power_mean,
     sample,
     span,

@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optsched.arrays import Floats, Ints
-from optsched.checks import real_array, whole
+from optsched.checks import choice, number, real_array, whole
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
-from optsched.schedules.families.pieces import (
-    Span,
-    check,
-    choice,
-    number,
-    span,
-)
+from optsched.schedules.families.pieces import Span, check, span
 from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = ["Averaging", "averaging", "refined", "rewind", "schedule_free", "with_warmup"]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optsched.arrays import Floats, Ints
-from optsched.checks import is_number, whole
+from optsched.checks import choice, is_number, number, whole
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 
@@ -29,7 +29,6 @@ __all__ = [
     "Span",
     "anneal",
     "check",
-    "choice",
     "exponential_decay",
     "flat",
     "gauss_mean",
@@ -37,7 +36,6 @@ __all__ = [
     "half_cosine",
     "limit_cycles",
     "line",
-    "number",
     "power_mean",
     "sample",
     "span",
@@ -74,27 +72,6 @@ class Piece(NamedTuple):
 
 
 # Checks ---------------------------------------------------------------------------------------
-
-
-def number(
-    field: str, value: Any, low: float, high: float = math.inf, *, above: bool = False
-) -> float:
-    """``value`` as a finite float in [low, high], or in (low, high] if ``above``."""
-    try:
-        x = float(value) if is_number(value) else math.nan
-    except OverflowError:  # an int that no float can hold
-        x = math.inf
-    if not (math.isfinite(x) and low <= x <= high) or (above and x == low):
-        text = f"a finite number {'>' if above else '>='} {low:g}"
-        raise InvalidProblem(field, value, text + (f" and <= {high:g}" if high < math.inf else ""))
-    return x
-
-
-def choice(field: str, value: Any, allowed: Sequence[str]) -> str:
-    """``value`` if it is one of the allowed words."""
-    if not isinstance(value, str) or value not in allowed:
-        raise InvalidProblem(field, value, "one of " + ", ".join(allowed))
-    return value
 
 
 def span(field: str, value: Any, horizon: int, low: int = 0, high: int | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from optsched.checks import number
 from optsched.errors import InvalidProblem
 from optsched.schedules.families.cycles import (
     cosine_restarts,
@@ -35,7 +36,7 @@ from optsched.schedules.families.decays import (
 from optsched.schedules.families.derived import (
     with_warmup,
 )
-from optsched.schedules.families.pieces import check, number
+from optsched.schedules.families.pieces import check
 from optsched.schedules.families.steps import multi_step, step
 from optsched.schedules.schedule import Sampling, Schedule
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from optsched.checks import is_number
+from optsched.checks import is_number, number
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
-from optsched.schedules.families.pieces import MAX_LINES, Span, check, limit_cycles, number, span
+from optsched.schedules.families.pieces import MAX_LINES, Span, check, limit_cycles, span
 from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = ["multi_step", "step"]
