@@ -91,7 +91,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = _version()
+        from optsched.version import installed
+
+        value: Any = installed()
     elif name in _HOME:
         value = getattr(import_module(f"optsched.{_HOME[name]}"), name)
     else:
@@ -102,12 +104,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("optsched")
-    except PackageNotFoundError:  # a source tree that is not installed
-        return "0"

@@ -32,6 +32,7 @@ import numpy as np
 
 from optsched.errors import BadFile, InvalidProblem
 from optsched.files import atomic_path
+from optsched.version import installed
 
 __all__ = ["Plan", "Row", "Store", "canonical", "cell_key", "open_store", "plain"]
 
@@ -265,10 +266,8 @@ def _unusable(folder: Path, error: OSError) -> BadFile:
 
 
 def _manifest(plan: Plan) -> str:
-    from optsched import __version__
-
     fields = {
-        "optsched": __version__,
+        "optsched": installed(),
         "kind": plan.kind,
         "settings": plan.settings,
         "sweep": plan.digest,
