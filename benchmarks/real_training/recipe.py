@@ -90,7 +90,7 @@ def rounded(steps: float, every: int) -> int:
 
 def steps_for(compute: float, recipe: Recipe) -> int:
     """Steps that a budget of 6 x parameters x characters allows."""
-    per_step = 6.0 * matrix_count(recipe.shape) * recipe.batch * recipe.shape.context
+    per_step = 6.0 * matrix_count(recipe.language) * recipe.batch * recipe.language.context
     return rounded(compute / per_step, recipe.every)
 
 
