@@ -273,7 +273,7 @@ class _Script:
         logs, law = write_logs(self.output / "logs", rows, chosen.warmup), self.output / "law.json"
         fit_law(logs, chosen.warmup, law)
         path = self.output / "plan.npz"
-        plan = plan_schedule(law, chosen.steps, chosen.peak, chosen.warmup, path)
+        plan = plan_schedule(law, chosen.steps, chosen.peak, chosen.warmup, path).schedule
         eta = plan.array("eta")
         half = int(np.argmax((eta < 0.5 * plan.peak) & (np.arange(len(eta)) > chosen.warmup)))
         # The linear decay that chose the weight decay is a pilot that the law has not seen.
