@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +12,20 @@ from pathlib import Path
 from optsched.errors import BadFile
 
 __all__ = [
+    "MOST_BYTES",
     "PLOT_SUFFIXES",
     "SUFFIXES",
     "PathLike",
     "atomic_path",
+    "check_input",
     "check_suffix",
     "check_writable",
+    "read_bytes",
 ]
 
 SUFFIXES = (".npz", ".csv", ".json")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+MOST_BYTES = 500_000_000  # of a file that is read
 
 PathLike = str | os.PathLike[str]
 
@@ -118,3 +123,52 @@ def _temporary(target: Path, overwrite: bool) -> Path:
     except OSError as error:
         raise _unwritable(target, error) from None
     return temporary
+
+
+def check_input(
+    path: Path, most: int = MOST_BYTES, *, error: type[BadFile] = BadFile
+) -> os.stat_result:
+    """Raise what reading a file would raise; nothing is opened.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    most : int
+        Largest size that is read, in bytes.
+    error : type
+        What to raise.
+
+    Returns
+    -------
+    os.stat_result
+
+    Raises
+    ------
+    BadFile
+        No such file, one that is no regular file, or one that is too large.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as reason:  # ValueError: a zero byte in the name
+        text = getattr(reason, "strerror", None) or reason
+        raise error(f"{path}: cannot be read: {text}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise error(f"{path}: cannot be read: is a folder, expected a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise error(f"{path}: is a device, a pipe or a socket, expected a regular file")
+    if found.st_size > most:
+        raise error(f"{path}: has {found.st_size:,} bytes, expected {most:,} at most")
+    return found
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES, *, error: type[BadFile] = BadFile) -> bytes:
+    """Contents of a regular file of at most ``most`` bytes; raises as `check_input`."""
+    check_input(path, most, error=error)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most + 1)  # it may have grown since
+    except OSError as reason:
+        raise error(f"{path}: cannot be read: {reason.strerror or reason}") from None
+    if len(raw) > most:
+        raise error(f"{path}: has more than {most:,} bytes, expected {most:,} at most")
+    return raw

@@ -87,8 +87,13 @@ def test_two_runs_of_one_name(tmp_path: Path) -> None:
         write(folder / "c.csv", STEPS, [1e-3] * len(STEPS), losses(len(STEPS)))
         for folder in (tmp_path, tmp_path / "sub")
     ]
+    runs = read_runs(paths)
+    assert [run.name for run in runs] == ["c", "sub/c"]
+    assert "as other runs have that name" in runs[1].summary()
     with pytest.raises(BadLog, match=r"sub.*'c' was read from .*c\.csv already"):
-        read_runs(paths)
+        read_runs(paths, seeds="refuse")
+    with pytest.raises(BadLog, match=r"c\.csv: is given twice"):
+        read_runs([paths[0], paths[0]])
 
 
 GOOD = [f"{s},0.1,{5 - s / 100}" for s in range(0, 100, 10)]
@@ -105,7 +110,7 @@ GOOD = [f"{s},0.1,{5 - s / 100}" for s in range(0, 100, 10)]
         ("step,lr\n0,.1\n1,.1\n2,.1\n3,.1\n", r"no column of the loss"),
         ("step,lr,loss\n0,.1,1\n10,.1,nan\n", r"line 3: loss is 'nan', expected a finite"),
         ("step,lr,loss\n0,.1,1\n\n10,.1,bad\n", r"line 4: loss is 'bad'"),
-        ("step,lr,loss\n0,.1,1\n10,.1,1\n10,.1,1\n", r"line 4: step is 10, expected more"),
+        ("step,lr,loss\n0,.1,1\n10,.1,1\n10,.1,1\n", r"'loss' has 2 rows, expected 4 or more"),
         ("step,lr,loss\n0,.1,1\n2.5,.1,1\n", r"line 3: step is 2\.5, expected a whole"),
         ("step,lr,loss\n-1,.1,1\n", r"line 2: step is -1, expected a step >= 0"),
         ("step,lr,loss\n0,.1,1\n1,.1,1\n2,.1,1\n", r"'loss' has 3 rows, expected 4 or more"),
@@ -139,7 +144,12 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
     [
         ({"warmup": -1}, "warmup"),
         ({"warmup": 1.5}, "warmup"),
-        ({"unit": "epochs"}, "unit"),
+        ({"unit": "miles"}, "unit"),
+        ({"unit": "epochs"}, "steps_per_epoch"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch"),
+        ({"repeats": "first"}, "repeats"),
+        ({"rates": -1.0}, "rates"),
+        ({"format": "csv"}, "format"),
         ({"unit": "tokens"}, "per_step"),
         ({"per_step": 0}, "per_step"),
         ({"rate_of": "this"}, "rate_of"),

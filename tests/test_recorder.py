@@ -301,14 +301,17 @@ def test_logs_that_are_refused(tmp_path: Path) -> None:
     for text, message in (
         ("", "is empty"),
         ("step,loss\n", "no rows"),
-        ("loss\n1\n", "no column 'step'"),
+        ("loss\n1\n", "no column of the step"),
         ("step,loss\n1,low\n", "line 2: loss is 'low'"),
-        ("step,loss\n1,2\n1,2\n", "line 3: step is 1, expected a whole number above 1"),
         ("step,loss\n1.5,2\n", "line 2: step is 1.5"),
     ):
         path.write_text(text)
         with pytest.raises(BadLog, match=message):
             read_log(path)
+    path.write_text("step,loss\n0,3\n1,2\n1,1\n")
+    assert read_log(path).series("loss")[1].tolist() == [3, 1]  # the later pass
+    with pytest.raises(BadLog, match="line 4: step is 1, expected more"):
+        read_log(path, repeats="refuse")
     path.write_text("step,loss,note\n0,1,fine\n1,,\n2,nan,\n")
     log = read_log(path)
     assert "note" not in log.columns and log.nonfinite() == (2, "loss")

@@ -162,7 +162,7 @@ def _history(path: str | None, warmup: float | None) -> tuple[Any, list[str]]:
         return None, []
     log = read_rates(path, warmup=None if warmup is None else whole_steps("history_warmup", warmup))
     # What was assumed of the steps before the first row moves the plan.
-    return log.schedule, [note for note in log.notes if "no warm-up is assumed" in note]
+    return log.schedule, list(log.warnings)
 
 
 def _numbers(result: Plan, table: Any) -> dict[str, Any]:

@@ -1,224 +1,320 @@
-"""From the columns of files to runs: steps in updates, checked values, the rate of every step."""
+"""From the tables of a file to runs: checked losses, and the rate of every step."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats, Ints
-from optsched.checks import whole
-from optsched.controls import MAX_HORIZON
+from optsched.arrays import Ints
+from optsched.checks import is_number
 from optsched.errors import BadLog, InvalidProblem
-from optsched.logs.columns import (
-    KEYS,
-    Series,
-    find_loss,
-    find_rate,
-    is_tensorboard,
-    no_rate,
-    points,
-)
-from optsched.logs.rates import cut, fill_rates, ramp
+from optsched.logs.clock import Points, points, spacing
+from optsched.logs.columns import Series, find_loss, find_rate, no_rate
+from optsched.logs.convention import find_convention, rounding, updates
+from optsched.logs.formats.config import facts_of
+from optsched.logs.formats.registry import rates_beside, read_tables
+from optsched.logs.formats.table import Table, is_empty
+from optsched.logs.names import plain
+from optsched.logs.options import Options, Rates, Source
+from optsched.logs.rates import Filled, cut, fill_rates, ramp
 from optsched.logs.run import MIN_POINTS, Run
-from optsched.logs.tables import TRAINER, Table, rate_file, read_tables, run_name
 from optsched.schedules.schedule import Schedule
 
-__all__ = [
-    "Options",
-    "both_paths",
-    "is_ours",
-    "own_warmup",
-    "read_rate_column",
-    "read_source",
-    "spacing",
-]
+__all__ = ["RateLog", "is_ours", "rates_of", "runs_of"]
 
-PathLike = str | os.PathLike[str]
-Source = PathLike | tuple[PathLike, PathLike]
-Unit = Literal["steps", "samples", "tokens"]
-RateOf = Literal["next", "last"]
+# Names of files that say nothing of the run: the folder does.
+VAGUE = ("metrics", "log", "history", "trainer_log", "train", "scalars", "training", "main")
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to read a log; the arguments of `read_run`."""
+@dataclass(frozen=True, eq=False)
+class RateLog:
+    """A schedule that was read, with the steps at which its file has rows.
 
-    warmup: int | None
-    columns: Mapping[str, str]
-    unit: Unit
-    per_step: float | None
-    loss: str
-    rate_of: RateOf | None
+    Attributes
+    ----------
+    name : str
+    steps : numpy.ndarray of int64, shape (n,)
+        Steps of the rows (of a schedule file of ours: of its knots).
+    schedule : Schedule
+    warmup : int
+    source : str
+    notes, warnings : tuple of str
+        As for `Run`.
+    """
 
-    def __post_init__(self) -> None:
-        if self.warmup is not None:
-            whole("warmup", self.warmup, 0, MAX_HORIZON)
-        for field, allowed in (
-            ("unit", ("steps", "samples", "tokens")),
-            ("rate_of", (None, "next", "last")),
-        ):
-            if getattr(self, field) not in allowed:
-                raise InvalidProblem(
-                    field, getattr(self, field), "one of " + ", ".join(filter(None, allowed))
-                )
-        per_step = self.per_step
-        if per_step is None and self.unit != "steps":
-            raise InvalidProblem("per_step", None, f"how many {self.unit} an update covers")
-        if per_step is not None and not 0.0 < per_step < np.inf:
-            raise InvalidProblem("per_step", per_step, "a finite number > 0")
-        unknown = [key for key in self.columns if key not in KEYS]
-        if unknown:
-            raise InvalidProblem("columns", unknown, "keys " + ", ".join(KEYS))
+    name: str
+    steps: Ints
+    schedule: Schedule
+    warmup: int
+    source: str
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
-def read_source(source: Source, options: Options) -> list[Run]:
-    """Every run of a file, or of a pair of files."""
-    loss_path, rate_path = both_paths(source)
-    tables = read_tables(loss_path)
-    lacking = [table for table in tables.values() if _own_rate(table, options) is None]
-    if rate_path is None and lacking:
-        rate_path = rate_file(loss_path)
-        if rate_path is None:
-            raise no_rate(lacking[0])
-    if rate_path is not None and is_ours(rate_path):
-        schedule = Schedule.load(rate_path)
-        return [
-            _planned(name, table, schedule, rate_path, options) for name, table in tables.items()
-        ]
-    rates = tables if rate_path is None else read_tables(rate_path)
+def runs_of(source: Source, options: Options) -> list[Run]:
+    """Every run of a file, of a folder, or of a pair of files."""
+    path, rates = _both(source, options)
+    tables = read_tables(path, options.format)
+    if rates is None:
+        lacking = next((one for one in tables if find_rate(one, options) is None), None)
+        if lacking is None:
+            return [_run(table, table, options) for table in tables]
+        rates = rates_beside(path, options.format)
+        if rates is None:
+            raise no_rate(lacking)
+    if is_number(rates):
+        return [_planned(table, float(rates), "a constant, as given", options) for table in tables]  # type: ignore[arg-type]
+    rates = Path(rates)  # type: ignore[arg-type]
+    if is_ours(rates):
+        schedule, about = Schedule.load(rates), f"that of the schedule in {rates.name}"
+        if schedule.unit != "steps":
+            raise BadLog(f"{rates}: counts {schedule.unit}, expected a schedule in steps")
+        return [_planned(table, schedule, about, options, rates) for table in tables]
+    others = read_tables(rates, options.format)
+    named = {table.run: table for table in others}
     runs = []
-    for name, table in tables.items():
-        if name not in rates:
-            raise BadLog(f"{rate_path}: has no rate of run {name!r}, which {loss_path} has")
-        rate = find_rate(rates[name], options.columns, options.unit)
-        if rate is None:
-            raise no_rate(rates[name])
-        runs.append(_run(name, _loss(table, options), rate, options))
+    for table in tables:
+        other = others[0] if len(tables) == len(others) == 1 else named.get(table.run)
+        if other is None:
+            raise BadLog(f"{rates}: has no rate of run {table.run!r}, which {path} has")
+        runs.append(_run(table, other, options))
     return runs
 
 
-def _loss(table: Table, options: Options) -> Series:
-    columns = {key: name for key, name in options.columns.items() if key != "lr"}
-    return find_loss(table, columns, options.loss, options.unit)
-
-
-def _own_rate(table: Table, options: Options) -> Series | None:
-    return None if is_tensorboard(table) else find_rate(table, options.columns, options.unit)
-
-
-def _run(name: str | None, loss: Series, rate: Series, options: Options) -> Run:
-    """Run whose rate is in a column."""
-    rate_steps, rates = read_rate_column(rate, options)
-    steps, values = _losses(loss, options)
-    filled = fill_rates(rate_steps, rates, int(steps[-1]) + 1, options.warmup, int(steps[0]))
-    notes = (_read_as(loss, steps, rate, rate_steps), *filled.notes)
-    path = loss.table.path
-    name = name or run_name(path)
-    steps = steps + filled.shift
-    return Run(name, steps, values, filled.schedule, filled.warmup, str(path), notes)
-
-
-def _planned(
-    name: str | None, table: Table, schedule: Schedule, path: Path, options: Options
-) -> Run:
-    """Run that used a schedule file of ours."""
-    loss = _loss(table, options)
-    steps, values = _losses(loss, options)
-    if schedule.unit != "steps":
-        raise BadLog(f"{path}: counts {schedule.unit}, expected a schedule in steps")
-    if schedule.horizon < steps[-1]:
-        raise BadLog(f"{path}: ends after {schedule.horizon} steps, but losses go to {steps[-1]}")
-    warmup = own_warmup(schedule)
+def rates_of(path: Path, options: Options) -> RateLog:
+    """Schedule of a file, whether it has losses or not."""
+    if is_ours(path):
+        schedule = Schedule.load(path)
+        notes = ("A schedule file of optsched, complete as it is.",)
+        warmup = _own_warmup(schedule)
+        return RateLog(path.stem, schedule.steps, schedule, warmup, str(path), notes)
+    table, *others = read_tables(path, options.format)
+    if others:
+        raise BadLog(f"{path}: has {1 + len(others)} runs, expected one schedule")
+    series = find_rate(table, options, alone=True)
+    if series is None:
+        raise no_rate(table)
+    rate = _rates(series, options)
+    filled, about = _filled(rate, options, int(rate.steps[-1]) + 1, int(rate.steps[0]))
     read = (
-        f"Read as {table.form}: {loss.kind} in {loss.value!r} over {loss.step!r}, "
-        f"{spacing(steps)}; rate of the schedule in {path.name}."
+        f"Read as {table.form}: rate in {series.value!r} over {series.step!r}, "
+        f"{spacing(rate.steps)}."
     )
-    source = table.path
-    own = cut(schedule, int(steps[-1]) + 1)
-    return Run(name or run_name(source), steps, values, own, warmup, str(source), (read,))
-
-
-def own_warmup(schedule: Schedule) -> int:
-    """Length of the ramp that a schedule begins with."""
-    last = ramp(schedule.steps, schedule.controls["eta"])
-    return 0 if last is None else int(schedule.steps[last])
-
-
-def _losses(loss: Series, options: Options) -> tuple[Ints, Floats]:
-    """Steps and losses."""
-    steps, values, rows = points(loss, options.unit, options.per_step)
-    low = np.flatnonzero(values <= 0.0)
-    if low.size:
-        place = loss.table.where(int(rows[low[0]]))
-        raise BadLog(f"{place}: {loss.value} is {values[low[0]]:g}, expected a loss > 0")
-    if len(steps) < MIN_POINTS:
-        raise BadLog(
-            f"{loss.table.path}: {loss.value!r} has {len(steps)} rows, expected {MIN_POINTS} or "
-            "more"
-        )
-    return steps, values
-
-
-def read_rate_column(series: Series, options: Options) -> tuple[Ints, Floats]:
-    """Updates and their rates."""
-    steps, rates, rows = points(series, options.unit, options.per_step)
-    low = np.flatnonzero(rates < 0.0)
-    if low.size:
-        place = series.table.where(int(rows[low[0]]))
-        raise BadLog(f"{place}: {series.value} is {rates[low[0]]:g}, expected a rate >= 0")
-    if not rates.any():
-        raise BadLog(f"{series.table.path}: every rate of column {series.value!r} is 0")
-    if (options.rate_of or _rate_of(series.table)) == "last":
-        steps = np.maximum(steps - 1, 0)
-        keep = np.append(np.diff(steps) > 0, True)
-        steps, rates = steps[keep], rates[keep]
-    return steps, rates
-
-
-def _rate_of(table: Table) -> RateOf:
-    """Trainers of today log the rate that the update before the row used."""
-    return "last" if table.form == TRAINER else "next"
-
-
-def _read_as(loss: Series, steps: Ints, rate: Series, rate_steps: Ints) -> str:
-    both = f"{loss.kind} in {loss.value!r}"
-    if rate.table is loss.table and np.array_equal(steps, rate_steps):
-        both += f" and rate in {rate.value!r} over {loss.step!r}, {spacing(steps)}"
-    else:
-        file = "" if rate.table.path == loss.table.path else f" of {rate.table.path.name}"
-        both += (
-            f" over {loss.step!r}, {spacing(steps)}; rate in {rate.value!r}{file} over "
-            f"{rate.step!r}, {spacing(rate_steps)}"
-        )
-    return f"Read as {loss.table.form}: {both}."
-
-
-def spacing(steps: Ints) -> str:
-    """How many rows, and how far apart, in words."""
-    gap = f", every {np.median(np.diff(steps)):g} steps" if len(steps) > 1 else ""
-    return f"{len(steps)} rows{gap}"
-
-
-def both_paths(source: Source) -> tuple[Path, Path | None]:
-    """File of the loss, and of the rate if it is given."""
-    if isinstance(source, tuple | list):
-        if len(source) != 2:
-            raise InvalidProblem("path", source, "a file, or a pair of files: (loss, rate)")
-        return Path(source[0]), Path(source[1])
-    return Path(source), None
+    notes = (read, *rate.notes, *about, *filled.notes)
+    return RateLog(
+        _name(table),
+        rate.steps + filled.shift,
+        filled.schedule,
+        filled.warmup,
+        str(table.path),
+        notes,
+        filled.warnings,
+    )
 
 
 def is_ours(path: Path) -> bool:
     """Whether a file is a schedule that optsched wrote."""
     if path.suffix.lower() == ".npz":
         return True
+    if not path.is_file():
+        return False  # the reader of logs says what is wrong
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             return "optsched schedule" in file.read(256)
     except OSError:
-        return False  # the reader of logs says what is wrong
+        return False
+
+
+def _both(source: Source, options: Options) -> tuple[Path, Rates | None]:
+    """File of the loss; the rates if they are given."""
+    if not isinstance(source, tuple | list):
+        return Path(source), options.rates
+    if len(source) != 2 or options.rates is not None:
+        allowed = "a file, or a pair of files: (loss, rate), and no rates= then"
+        raise InvalidProblem("path", source, allowed)
+    return Path(source[0]), source[1]
+
+
+def _run(table: Table, other: Table, options: Options) -> Run:
+    """Run whose rate is in a column, of the same table or of another."""
+    rate_series = find_rate(other, options, alone=other is not table)
+    if rate_series is None:
+        raise no_rate(other)
+    rate = _rates(rate_series, options)
+    loss = _losses(table, options, lr=other is table)
+    if other is table:
+        _check_swapped(loss, rate)
+    facts = _facts(table, other)
+    end, first = int(loss.steps[-1]), int(min(loss.steps[0], rate.steps[0]))
+    filled, about = _filled(rate, options, end + 1, first, facts.get("warmup"))
+    notes = dict.fromkeys((_read_as(loss, rate), *loss.notes, *rate.notes, *about, *filled.notes))
+    return Run(
+        _name(table),
+        loss.steps + filled.shift,
+        loss.values,
+        filled.schedule,
+        filled.warmup,
+        str(table.path),
+        tuple(notes),
+        filled.warnings,
+        facts,
+    )
+
+
+def _planned(
+    table: Table,
+    rates: Schedule | float,
+    about: str,
+    options: Options,
+    path: Path | None = None,
+) -> Run:
+    """Run whose rates are known beside its log."""
+    loss = _losses(table, options, lr=False)
+    last = int(loss.steps[-1])
+    if isinstance(rates, Schedule):
+        schedule = rates
+    else:
+        schedule = Schedule.from_knots([0, max(last, 1)], eta=[rates, rates])
+    if schedule.horizon < last:
+        raise BadLog(f"{path}: ends after {schedule.horizon} steps, but losses go to {last}")
+    series = loss.series
+    read = (
+        f"Read as {table.form}: {series.kind} in {series.value!r} over {series.step!r}, "
+        f"{spacing(loss.steps)}; rate: {about}."
+    )
+    return Run(
+        _name(table),
+        loss.steps,
+        loss.values,
+        cut(schedule, last + 1),
+        _own_warmup(schedule),
+        str(table.path),
+        (read, *loss.notes),
+        (),
+        _facts(table),
+    )
+
+
+def _own_warmup(schedule: Schedule) -> int:
+    """Length of the ramp that a schedule begins with."""
+    last = ramp(schedule.steps, schedule.controls["eta"])
+    return 0 if last is None else int(schedule.steps[last])
+
+
+def _losses(table: Table, options: Options, lr: bool) -> Points:
+    series = find_loss(table, options)
+    found = points(series, options)
+    low = np.flatnonzero(found.values <= 0.0)
+    if low.size:
+        value = found.values[low[0]]
+        text = f"{found.where(low[0])}: {series.value} is {value:g}, expected a loss > 0"
+        if value == 0.0 and (found.values >= 0.0).all() and found.values.max() < SMALL and lr:
+            text += "; is it the learning rate?"
+        raise BadLog(text)
+    if len(found.steps) < MIN_POINTS:
+        raise BadLog(
+            f"{table.path}: {series.value!r} has {len(found.steps)} rows, expected {MIN_POINTS} "
+            "or more"
+        )
+    return found
+
+
+def _rates(series: Series, options: Options) -> Points:
+    found = points(series, options)
+    low = np.flatnonzero(found.values < 0.0)
+    if low.size:
+        value = found.values[low[0]]
+        raise BadLog(f"{found.where(low[0])}: {series.value} is {value:g}, expected a rate >= 0")
+    if not found.values.any():
+        raise BadLog(f"{series.table.path}: every rate of column {series.value!r} is 0")
+    return found
+
+
+SMALL = 0.05
+
+
+def _check_swapped(loss: Points, rate: Points) -> None:
+    """Refuse names of columns that were exchanged, unless the caller has given them."""
+    if loss.series.given or rate.series.given:
+        return
+    if rate.values.min() > loss.values.max() and loss.values.max() < SMALL:
+        raise BadLog(
+            f"{loss.series.table.path}: every rate in {rate.series.value!r} is above every loss in "
+            f"{loss.series.value!r}: are the names exchanged? Give columns={{'lr': ..., 'loss': "
+            "...}"
+        )
+
+
+def _filled(
+    rate: Points,
+    options: Options,
+    horizon: int,
+    first: int,
+    told: int | None = None,
+) -> tuple[Filled, list[str]]:
+    """The rate of every step, and what was seen of the rows."""
+    found = find_convention(rate, options.rate_of)
+    steps, rates = updates(rate, found)
+    if not rates.any():
+        raise BadLog(f"{rate.series.table.path}: every rate of {rate.series.value!r} is 0")
+    if rate.whole_epochs or found.rate_of == "mean":
+        first = int(steps[0])  # they cover the updates before the first row
+    slack = (0, 0)
+    if not found.sure and not rate.whole_epochs:
+        slack = (0, 1) if found.rate_of == "last" else (1, 0)
+    notes = [] if found.note is None else [found.note]
+    warmup = options.warmup
+    seen = ramp(steps, rates) is not None
+    if warmup is None and told and not seen and first >= told:
+        warmup = told
+        notes.append(f"Its configuration says {told} steps of warm-up.")
+    filled = fill_rates(
+        steps,
+        rates,
+        horizon,
+        warmup,
+        first,
+        per=rate.per,
+        unit=rate.series.unit,
+        slack=slack,
+        rounding=rounding(rate),
+    )
+    return filled, notes
+
+
+def _name(table: Table) -> str:
+    if table.run is not None:
+        return table.run
+    stem = table.path.stem
+    return (table.path.resolve().parent.name or stem) if stem.lower() in VAGUE else stem
+
+
+def _facts(table: Table, other: Table | None = None) -> Mapping[str, Any]:
+    """What the file says of the run, and what columns say that hold one value."""
+    held: dict[str, Any] = {}
+    for name, fields in table.columns.items():
+        short = plain(name).rpartition("/")[2]
+        if short in ("weight_decay", "wd", "optimizer"):
+            values = {str(one).strip() for one in fields if not is_empty(one)}
+            if len(values) == 1:
+                held[short] = values.pop()
+    found = {**facts_of(held), **table.facts}
+    return found if other is None else {**other.facts, **found}
+
+
+def _read_as(loss: Points, rate: Points) -> str:
+    one, two = loss.series, rate.series
+    both = f"{one.kind} in {one.value!r}"
+    if two.table is one.table and np.array_equal(loss.steps, rate.steps):
+        both += f" and rate in {two.value!r} over {one.step!r}, {spacing(loss.steps)}"
+    else:
+        file = "" if two.table.path == one.table.path else f" of {two.table.path.name}"
+        both += (
+            f" over {one.step!r}, {spacing(loss.steps)}; rate in {two.value!r}{file} over "
+            f"{two.step!r}, {spacing(rate.steps)}"
+        )
+    return f"Read as {one.table.form}: {both}."

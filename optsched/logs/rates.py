@@ -10,6 +10,7 @@ Between two rows the rate is linear, with two exceptions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +18,17 @@ import numpy as np
 from optsched.arrays import Floats, Ints
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Rates", "cut", "fill_rates", "jumps", "ramp", "roundest"]
+__all__ = ["Filled", "Place", "cut", "fill_rates", "jumps", "place", "ramp", "roundest"]
 
 
 MIN_CHANGE = 0.1
 CONTRAST = 4.0
 LINEAR = 0.05
+MOST_TOLD = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Rates:
+class Filled:
     """Rate of every step of a run.
 
     Attributes
@@ -37,18 +39,49 @@ class Rates:
     shift : int
         What was added to the steps of the rows, for a numbering that began after the warm-up.
     notes : tuple of str
-        What was assumed, in sentences.
+        What was found or assumed, in sentences.
+    warnings : tuple of str
+        Those of the notes that may be wrong by much.
     """
 
     schedule: Schedule
     warmup: int
     shift: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a jump is.
+
+    Attributes
+    ----------
+    step : int
+        The first update with the new rate.
+    unit : int
+        The largest of 1, 5, 10, 50, 100, ... that divides it, as the log counts.
+    text : str
+        In words, as the log counts.
+    """
+
+    step: int
+    unit: int
+    text: str
 
 
 def fill_rates(
-    steps: Ints, rates: Floats, horizon: int, warmup: int | None = None, first: int | None = None
-) -> Rates:
+    steps: Ints,
+    rates: Floats,
+    horizon: int,
+    warmup: int | None = None,
+    first: int | None = None,
+    *,
+    per: float = 1.0,
+    unit: str = "steps",
+    slack: tuple[int, int] = (0, 0),
+    rounding: float = 0.0,
+) -> Filled:
     """Rate of every step from the rows of a log.
 
     Parameters
@@ -61,13 +94,22 @@ def fill_rates(
     warmup : int, optional
         Length of the linear ramp from 0 before the first row; None infers it.
     first : int, optional
-        First step of the log, if another column begins before the rate.
+        First step of the log, as it counts; default: that of the rates.
+    per : float
+        How much of what the log counts is an update: jumps are put where that is round.
+    unit : str
+        What the log counts.
+    slack : tuple of int
+        Steps before and after a change between two rows at which it may be too, where the log does
+        not tell which update the rate of a row belongs to.
+    rounding : float
+        Half of the last digit that rates have: no smaller change is a jump.
 
     Returns
     -------
-    Rates
+    Filled
     """
-    first = int(steps[0]) if first is None else min(first, int(steps[0]))
+    first = int(steps[0]) if first is None else first
     rising = max(int(np.argmax(rates > 0.0)) - 1, 0)  # rates of 0 may stand before a ramp
     rows = steps[rising:], rates[rising:]
     seen = ramp(*rows)
@@ -81,17 +123,21 @@ def fill_rates(
         length, head = _seen_ramp(*rows, seen, warmup, notes)
     else:
         length, shift, head = _hidden_ramp(first, float(rates[0]), warmup, notes)
-    body = _body(steps + shift, rates, notes)
+    # A log whose first row is one interval in hides no long warm-up.
+    late = len(steps) > 1 and first > max(int(steps[1] - steps[0]), 1)
+    assumed = [note for note in notes if "no warm-up is assumed" in note and late]
+    found = jumps(steps, rates, rounding)
+    body = _body(steps + shift, rates, found, notes, (per, unit, slack))
     knots = {k: value for k, value in head.items() if k < steps[0] + shift} | body
     if length in head and length > steps[0] + shift:
         knots[length] = head[length]
     end = horizon - 1 + shift
     last = max(knots)
-    if last < end:
+    if last < end - 1:
         notes.append(f"No rate after step {last}: held to step {end}.")
     where = sorted(knots)
     schedule = cut(Schedule.from_knots(where, eta=[knots[k] for k in where]), end + 1)
-    return Rates(schedule, min(length, end), shift, tuple(notes))
+    return Filled(schedule, min(length, end), shift, tuple(notes), tuple(assumed))
 
 
 def cut(schedule: Schedule, horizon: int) -> Schedule:
@@ -196,22 +242,41 @@ def _hidden_ramp(
     return warmup, shift, {0: 0.0, warmup: rate}
 
 
-def _body(steps: Ints, rates: Floats, notes: list[str]) -> dict[int, float]:
+def _body(
+    steps: Ints,
+    rates: Floats,
+    found: Ints,
+    notes: list[str],
+    places: tuple[float, str, tuple[int, int]],
+) -> dict[int, float]:
     """Knots at the rows and beside the jumps."""
     knots = dict(zip(steps.tolist(), rates.tolist(), strict=True))
-    for i in jumps(steps, rates).tolist():
+    taken = -1
+    told = []
+    for i in found.tolist():
         low, high = int(steps[i]), int(steps[i + 1])
-        at = roundest(low, high)
-        notes.append(
-            f"The rate jumps from {rates[i]:g} to {rates[i + 1]:g} between steps {low} and "
-            f"{high}: taken to be at step {at}."
-        )
-        knots.setdefault(at - 1, float(rates[i]))
-        knots[at] = float(rates[i + 1])
+        start = max(low, taken)
+        at = place(start, max(high, start + 1), *places)
+        if at.step <= taken:
+            at = place(start, max(high, start + 1), *places[:2])
+        taken = at.step
+        if high - low > 1:
+            told.append(
+                f"The rate jumps from {rates[i]:g} to {rates[i + 1]:g} between steps {low} and "
+                f"{high}: taken to be at {at.text}."
+            )
+        if at.step > low:
+            knots[at.step - 1] = float(rates[i])
+        else:
+            knots.setdefault(at.step - 1, float(rates[i]))
+        knots[at.step] = float(rates[i + 1])
+    notes.extend(told[:MOST_TOLD])
+    if len(told) > MOST_TOLD:
+        notes.append(f"The same of {len(told) - MOST_TOLD} more jumps.")
     return knots
 
 
-def jumps(steps: Ints, rates: Floats) -> Ints:
+def jumps(steps: Ints, rates: Floats, rounding: float = 0.0) -> Ints:
     """Rows after which the rate jumps before the next one.
 
     A change is a jump if it is at least 10 % of the larger rate, four times what the slopes on
@@ -223,7 +288,7 @@ def jumps(steps: Ints, rates: Floats) -> Ints:
     gaps, change = np.diff(steps), np.diff(rates)
     larger = np.maximum(rates[1:], rates[:-1])
     relative = np.divide(np.abs(change), larger, out=np.zeros_like(change), where=larger > 0.0)
-    jump = (relative >= MIN_CHANGE) & (rates[:-1] > 0.0)
+    jump = (relative >= MIN_CHANGE) & (rates[:-1] > 0.0) & (np.abs(change) > 5.0 * rounding)
     jump[0] &= change[0] < 0.0
     slope = np.abs(change) / gaps
     # Ratios by their logarithms: 90 % and 99 % are one and two powers of ten.
@@ -238,16 +303,54 @@ def jumps(steps: Ints, rates: Floats) -> Ints:
     return np.flatnonzero(jump)
 
 
+def place(
+    low: int, high: int, per: float = 1.0, unit: str = "steps", slack: tuple[int, int] = (0, 0)
+) -> Place:
+    """Where a change after ``low`` and at ``high`` at the latest is put, by `roundest`.
+
+    Parameters
+    ----------
+    low, high : int
+        Updates.
+    per : float
+        How much of what the log counts is an update.
+    unit : str
+        What the log counts.
+    slack : tuple of int
+        Steps before and after at which it may be too, if that is rounder.
+    """
+    if slack != (0, 0):
+        near = place(low, high, per, unit)
+        wide = place(max(low - slack[0], 0), high + slack[1], per, unit)
+        return wide if wide.unit > near.unit else near
+    first, last = math.floor(low * per), math.floor(high * per)
+    step, count = None, 0
+    if per != 1.0 and first < last:
+        count = roundest(first, last)
+        step = math.ceil(count / per - 1e-9)
+    if step is None or not low < step <= high:
+        step = count = roundest(low, high)
+        unit = "steps"
+    text = f"step {step}" if unit == "steps" else f"{count:,} {unit}, step {step}"
+    return Place(step, _largest(count - 1, count), text)
+
+
+def _largest(low: int, high: int) -> int:
+    """The largest of 1, 5, 10, 50, 100, ... with a multiple in (low, high]."""
+    unit, factor = 1, 5
+    while high // (factor * unit) > low // (factor * unit):
+        unit *= factor
+        factor = 7 - factor  # 5 and 2 in turn
+    return unit
+
+
 def roundest(low: int, high: int) -> int:
     """Step in (low, high] that is a multiple of the largest of 1, 5, 10, 50, 100, ...
 
     Of several, ``high`` if it is one of them, else the one nearest the middle. People change the
     rate at round steps; the row at ``high`` has the new rate, which update ``high`` uses.
     """
-    unit, factor = 1, 5
-    while high // (factor * unit) > low // (factor * unit):
-        unit *= factor
-        factor = 7 - factor  # 5 and 2 in turn
+    unit = _largest(low, high)
     if high % unit == 0:
         return high
     return min(max(round((low + high) / 2 / unit), low // unit + 1), high // unit) * unit

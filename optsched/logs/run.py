@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -40,6 +41,11 @@ class Run:
         The file.
     notes : tuple of str
         What was understood and what was assumed, in sentences.
+    warnings : tuple of str
+        Those of the notes that may be wrong by much, as of a warm-up that the log does not show.
+    metadata : mapping of str to object
+        What the file, or a configuration in its folder, says of the run: ``weight_decay``,
+        ``optimizer``, ``warmup``, ``horizon``, ``batch_size``, ``peak``, where they are known.
 
     Raises
     ------
@@ -54,6 +60,8 @@ class Run:
     warmup: int = 0
     source: str = ""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         steps = integers("steps", self.steps)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations, takewhile
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from optsched.errors import BadLog
 from optsched.logs.run import MIN_POINTS, Run
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["SeedGroup", "average_seeds", "label_seeds", "same_schedule"]
+__all__ = ["SeedGroup", "average_seeds", "label_seeds", "same_schedule", "unique_names"]
 
 RTOL = 1e-6
 
@@ -81,6 +82,58 @@ def label_seeds(runs: Sequence[Run]) -> list[Run]:
         several = total[run.name] > 1
         labelled.append(replace(run, name=f"{run.name}#{used[run.name]}") if several else run)
     return labelled
+
+
+def unique_names(runs: Sequence[Run], *, refuse: bool = False) -> list[Run]:
+    """Give runs of one name the folders that tell them apart: ``a/cosine``, ``b/cosine``.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    refuse : bool
+        Raise instead.
+
+    Raises
+    ------
+    BadLog
+        One file is there twice, or ``refuse`` and a name is.
+    """
+    found = list(runs)
+    groups: dict[str, list[int]] = {}
+    for i, run in enumerate(found):
+        groups.setdefault(run.name, []).append(i)
+    for name, group in groups.items():
+        if len(group) == 1:
+            continue
+        one, other = (found[i].source for i in group[:2])
+        if refuse:
+            raise BadLog(
+                f"{other}: a run named {name!r} was read from {one} already, expected different "
+                "names"
+            )
+        for i, label in zip(
+            group, _apart([Path(found[i].source) for i in group], name), strict=True
+        ):
+            note = f"{name!r} in {Path(found[i].source).parent}, as other runs have that name."
+            found[i] = replace(found[i], name=label, notes=(*found[i].notes, note))
+    return found
+
+
+def _apart(paths: Sequence[Path], name: str) -> list[str]:
+    """Names with the folders from the first on that not all paths share."""
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise BadLog(f"{paths[0]}: is given twice, expected different runs")
+    shared = len([*takewhile(lambda same: len({*same}) == 1, zip(*parts, strict=False))])
+    labels = []
+    for one in parts:
+        folders = [part for part in one[shared:-1] if not part.startswith("checkpoint-")]
+        if folders and folders[-1] == name:
+            folders.pop()
+        labels.append("/".join([*folders, name]))
+    if len(set(labels)) < len(labels):  # they differ in the names of their files only
+        labels = ["/".join([*one[shared:-1], one[-1]]) for one in parts]
+    return labels
 
 
 def same_schedule(one: Schedule, other: Schedule) -> bool:
