@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.real_training import kernel as kernel_command
+from benchmarks.real_training import network
 from benchmarks.real_training.common import mean_error, with_error
+from benchmarks.real_training.network import Network
 from benchmarks.real_training.text import VOCABULARY, standard_library
 from benchmarks.real_training.transformer import (
     Shape,
@@ -27,7 +29,14 @@ from optsched.schedules.families import constant, linear
 
 optax = pytest.importorskip("optax")
 
-from benchmarks.real_training.train import Recipe, optimiser, sample, train  # noqa: E402
+from benchmarks.real_training.train import (  # noqa: E402
+    Recipe,
+    evaluate,
+    optimiser,
+    run_cell,
+    sample,
+    train,
+)
 
 SHAPE = Shape(width=16, layers=2, heads=2, context=16)
 TINY = Recipe(shape=SHAPE, batch=4, every=5, blocks=64)
@@ -187,6 +196,119 @@ def test_bad_runs_are_told() -> None:
         Recipe(batch=0)
     with pytest.raises(FloatingPointError, match="loss not finite at step"):
         train(np.full(40, 1e30), 0, TINY)
+
+
+def test_final_weights_are_evaluated_on_more_blocks() -> None:
+    recipe = Recipe(shape=SHAPE, batch=4, every=5, blocks=64, final_blocks=192)
+    cell = {"seed": 1, "horizon": 10, "steps": [0, 9], "eta": [8e-3, 2e-3]}
+    found = run_cell(cell, recipe.settings())
+    log, parameters = train(np.linspace(8e-3, 2e-3, 10), 1, recipe)
+    assert found["loss"] == log["loss"]
+    blocks = jnp.asarray(standard_library().validation_blocks(192, SHAPE.context))
+    assert found["final"] == pytest.approx(float(loss(parameters, blocks, SHAPE)), rel=1e-5)
+    assert found["final"] != found["loss"][-1]
+    assert evaluate(parameters, recipe) == pytest.approx(log["loss"][-1], rel=1e-6)
+    with pytest.raises(InvalidProblem, match="final_blocks: got 65, allowed: a multiple of 64"):
+        Recipe(final_blocks=65)
+    with pytest.raises(InvalidProblem, match="optimizer: got 'lion', allowed: one of adamw, sgd"):
+        Recipe(optimizer="lion")
+
+
+@pytest.mark.parametrize("shape", [SHAPE, Network(channels=4)])
+def test_settings_of_a_sweep_give_the_recipe_back(shape: Shape | Network) -> None:
+    if isinstance(shape, Network):
+        pytest.importorskip("sklearn")
+    recipe = Recipe(shape=shape, optimizer="sgd", momentum=0.8)
+    assert Recipe.from_settings(recipe.settings()) == recipe
+
+
+# --- images -------------------------------------------------------------------------------------
+
+IMAGES = Recipe(
+    shape=Network(channels=4), batch=8, optimizer="sgd", weight_decay=0.01, every=3, blocks=64
+)
+
+
+def test_images_are_the_same_every_time_and_moved_as_they_should() -> None:
+    pytest.importorskip("sklearn")
+    from benchmarks.real_training import images
+
+    few = images.drawn_digits(300, 100)
+    again = images.drawn_digits.__wrapped__(300, 100)
+    assert few.digest == again.digest
+    assert few.train.shape == (300, 65)
+    assert set(few.train[:, -1]) == set(range(10))
+    assert not {row.tobytes() for row in few.train} & {row.tobytes() for row in few.validation}
+    assert np.array_equal(few.held_out(7), few.validation[:7])
+    with pytest.raises(InvalidProblem, match="blocks: got 101, allowed: at most 100 images"):
+        few.held_out(101)
+
+    class Still:
+        """A generator whose normals are all the same."""
+
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def standard_normal(self, size: int | tuple[int, ...]) -> np.ndarray:
+            return np.full(size, self.value if isinstance(size, tuple) else 0.0)
+
+    digit = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
+    still = images._moved(digit, Still(0.0))  # pyright: ignore[reportArgumentType]
+    assert np.array_equal(still, digit.reshape(1, 64))
+    pixel = images._moved(digit, Still(1.0 / images.SHIFT))  # pyright: ignore[reportArgumentType]
+    wanted = np.pad(digit, ((0, 0), (0, 1), (0, 1)))[:, 1:, 1:]
+    np.testing.assert_allclose(pixel.reshape(1, 8, 8), wanted, atol=1e-4)
+
+
+def test_filters_are_those_of_a_plain_loop() -> None:
+    draw = np.random.default_rng(0)
+    image, weights = draw.standard_normal((2, 4, 4, 3)), draw.standard_normal((27, 5))
+    found = network._filtered(jnp.asarray(image), jnp.asarray(weights))
+    kernel = weights.reshape(3, 3, 3, 5)
+    for y in range(4):
+        for x in range(4):
+            total = np.zeros((2, 5))
+            for i in range(3):
+                for j in range(3):
+                    if 0 <= y + i - 1 < 4 and 0 <= x + j - 1 < 4:
+                        total += image[:, y + i - 1, x + j - 1] @ kernel[i, j]
+            np.testing.assert_allclose(found[:, y, x], total, rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_starts_at_chance_and_learns() -> None:
+    pytest.importorskip("sklearn")
+    log, parameters = train(np.full(60, 0.02), 0, IMAGES)
+    assert log["loss"][0] == pytest.approx(math.log(10), abs=0.5)
+    assert log["loss"][-1] < log["loss"][0] - 0.1
+    acts = network.decayed(parameters)
+    assert not acts["norm"]
+    assert not acts["fine"]["norm"]
+    assert acts["fine"]["first"]
+    assert acts["classes"]
+    with pytest.raises(InvalidProblem, match="depth: got 0, allowed: a whole number >= 1"):
+        Network(depth=0)
+
+
+def test_sgd_with_momentum_is_that_of_a_plain_loop() -> None:
+    pytest.importorskip("sklearn")
+    from benchmarks.real_training.images import drawn_digits
+
+    rates = np.linspace(0.05, 0.02, 6)
+    _, parameters = train(rates, 2, IMAGES)
+    key, data_key = jax.random.split(jax.random.key(2))
+    mine = jax.jit(network.initialise, static_argnums=1)(key, IMAGES.shape)
+    velocity = jax.tree.map(jnp.zeros_like, mine)
+    data = jnp.asarray(drawn_digits().train)
+    slope = jax.jit(jax.grad(network.loss), static_argnums=2)
+    for step, rate in enumerate(rates):
+        gradient = slope(mine, sample(data_key, step, data, IMAGES), IMAGES.shape)
+        pull = jax.tree.map(
+            lambda g, p, acts: g + 0.01 * p if acts else g, gradient, mine, network.decayed(mine)
+        )
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, pull)
+        mine = jax.tree.map(lambda p, v, r=rate: p - r * v, mine, velocity)
+    for leaf, other in zip(jax.tree.leaves(parameters), jax.tree.leaves(mine), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5)
 
 
 # --- numbers ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,32 @@ from benchmarks.real_training.measure import (
 from benchmarks.real_training.protocol import (
     Protocol,
     best,
+    block_shift,
     final_losses,
     make_cell,
     run_stage,
     write_logs,
 )
 from benchmarks.real_training.recipe import batch_for, least, steps_for, widths_for
-from benchmarks.real_training.report import Prediction, comparison, shown
+from benchmarks.real_training.report import (
+    Order,
+    Prediction,
+    comparison,
+    forecast,
+    order,
+    shown,
+    verdict,
+)
+from benchmarks.real_training.settings import SETTINGS
 from benchmarks.real_training.train import Recipe, train
 
 SHAPE = Shape(width=16, layers=1, heads=2, context=16)
 TINY = Recipe(shape=SHAPE, batch=4, every=5, blocks=64)
 TOY = Protocol(recipe=TINY, short=40, factor=2, warmup=10, seeds=2, finals=(0.0, 0.1))
 ARGUMENTS = shlex.split(
-    "--workers 1 --short 40 --factor 2 --warmup 10 --seeds 2 --peaks 0.01 0.02 --finals 0 0.1 "
-    "--cooldowns 0.4 --every 5 --blocks 64 --batch 4 --width 16 --layers 1 --heads 2 --context 16"
+    "--workers 1 --short 40 --factor 2 --warmup 10 --seeds 2 --long-seeds 2 --peaks 0.01 0.02 "
+    "--finals 0 0.1 --cooldowns 0.4 --every 5 --blocks 64 --final-blocks 128 --batch 4 --width 16 "
+    "--layers 1 --heads 2 --context 16"
 )
 
 
@@ -71,6 +83,26 @@ def test_schedules_have_the_same_warmup_peak_and_horizon() -> None:
     wsd = TOY.wsd(80, 0.02, 0.4).array("eta")
     assert np.all(wsd[10:48] == 0.02)
     assert wsd[48] < 0.02
+
+
+def test_one_more_pilot_has_a_lower_rate() -> None:
+    assert "constant_low" not in TOY.pilots(0.02)
+    low = replace(TOY, lower=0.5).pilots(0.02)["constant_low"].array("eta")
+    assert len(low) == 40
+    assert np.all(low[10:] == 0.01)
+    with pytest.raises(InvalidProblem, match="lower: got 1, allowed: a number >= 0 and < 1"):
+        Protocol(lower=1)
+
+
+def test_settings_differ_and_have_a_pilot_with_a_lower_rate() -> None:
+    recipes = [setting.recipe for setting in SETTINGS.values()]
+    assert len(set(recipes)) == len(recipes) >= 3
+    for setting in SETTINGS.values():
+        assert setting.lower == 0.5
+        assert setting.recipe.final_blocks == 8192
+        assert setting.long == 4 * setting.short
+    kinds = {(r.optimizer, type(r.shape).__name__) for r in recipes}
+    assert kinds == {("adamw", "Shape"), ("sgd", "Network")}
 
 
 def test_rivals_are_the_best_shapes_of_the_short_horizon() -> None:
@@ -121,6 +153,19 @@ def test_a_stage_that_is_interrupted_goes_on_and_ends_the_same(tmp_path: Path) -
         np.testing.assert_allclose(found[:10], true[:10], atol=0.0015)  # half a step early
 
 
+def test_final_losses_are_those_of_the_final_blocks_where_there_are_some() -> None:
+    rows = (
+        Row({"name": "a", "seed": 0}, "done", {"loss": [3.0, 2.0], "final": 2.5}, "", 1.0),
+        Row({"name": "b", "seed": 0}, "done", {"loss": [3.0, 2.0], "final": 2.1}, "", 1.0),
+        Row({"name": "c", "seed": 0}, "failed", {}, "loss not finite", 1.0),
+    )
+    assert final_losses(rows) == {"a": [2.5], "b": [2.1], "c": [math.inf]}
+    assert block_shift(rows) == pytest.approx(0.3)
+    assert block_shift(rows[2:]) == 0.0
+    plain = Row({"name": "a", "seed": 0}, "done", {"loss": [3.0, 2.0]}, "", 1.0)
+    assert block_shift((plain,)) == 0.0
+
+
 def test_a_run_that_diverged_loses() -> None:
     good = Row({"name": "a", "seed": 0}, "done", {"loss": [3.0, 2.0]}, "", 1.0)
     bad = Row({"name": "b", "seed": 0}, "failed", {}, "loss not finite", 1.0)
@@ -147,6 +192,39 @@ def test_differences_are_paired() -> None:
     assert second["inside"]
     assert not first["inside"]
     assert shown(first)["measured above plan"] == ""
+
+
+def test_a_forecast_is_the_gain_over_the_best_rival_and_its_bound() -> None:
+    told = {
+        "plan": Prediction(2.0, 1.9, 2.1, 0.0),
+        "linear": Prediction(2.03, 1.9, 2.1, 0.009),
+        "cosine_0": Prediction(2.01, 1.9, 2.1, 0.004),
+    }
+    said = forecast(told, 1.998)
+    assert (said.rival, said.error) == ("cosine_0", 0.004)
+    assert said.gain == pytest.approx(0.01)
+    assert said.most == pytest.approx(0.012)
+    assert str(said) == "10.0 +- 4.0 to gain over cosine_0, at most 12.0 by any schedule"
+    flat = forecast({**told, "cosine_0": Prediction(2.003, 1.9, 2.1, 0.004)}, math.nan)
+    assert str(flat) == "3.0 +- 4.0 to gain over cosine_0: cannot tell apart"
+    moved = Prediction(2.0, 1.9, 2.1, 0.1).shifted(-0.5)
+    assert (moved.loss, moved.low, moved.high, moved.error) == pytest.approx((1.5, 1.4, 1.6, 0.1))
+
+
+def test_order_counts_pairs_and_those_that_are_apart() -> None:
+    losses = {"plan": [1.0, 1.1, 1.2], "linear": [1.01, 1.13, 1.22], "wsd": [1.1, 1.0, 1.22]}
+    told = {n: Prediction(v, 0, 9) for n, v in {"plan": 1, "linear": 2, "wsd": 0.5}.items()}
+    # wsd ended between the two in the mean, but its differences are noise.
+    assert order(losses, told) == Order(right=2, pairs=3, right_apart=1, apart=1)
+    turned = {**told, "plan": Prediction(3, 0, 9)}
+    assert order(losses, turned) == Order(right=1, pairs=3, right_apart=0, apart=1)
+
+
+def test_the_verdict_is_against_the_rival_that_ended_lowest() -> None:
+    rival, gap, error = verdict({"plan": [1.0, 1.1], "b": [1.2, 1.2], "a": [0.9, 1.06]})
+    assert rival == "a"
+    assert gap == pytest.approx(0.07)
+    assert error == pytest.approx(0.03)
 
 
 # --- measurements -------------------------------------------------------------------------------
@@ -262,10 +340,12 @@ def test_the_whole_goes_on_after_a_break_and_writes_in_its_folder_alone(
         patched.setattr(command, "plan_schedule", broken)
         assert command.main(arguments) == 130
     done = {path: path.stat().st_mtime_ns for path in out.rglob("cells/*.json")}
-    assert len(done) == 2 + 2 * 5  # peaks; pilots and shapes, with one cosine in common
+    assert len(done) == 2 + 2 * 6  # peaks; pilots and shapes, with one cosine in common
     assert command.main(arguments) == 0
     text = capsys.readouterr().out
-    assert "80 steps, 2 seeds" in text
+    assert "80 steps, 2 seeds, law auto" in text
+    assert text.index("before the long runs, law auto: ") < text.index("80 steps, 2 seeds")
+    assert text.count(" of 6 |") == 1
     assert {path: path.stat().st_mtime_ns for path in done} == done
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -281,6 +361,11 @@ def test_the_whole_goes_on_after_a_break_and_writes_in_its_folder_alone(
     assert (out / "results.csv").read_bytes() == wanted
     assert not list((tmp_path / "here").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"here", "out"}
+    # One more seed adds four runs and leaves the others alone.
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("cells/*.json")}
+    assert command.main([*arguments, "--long-seeds", "3"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert len(list(out.rglob("cells/*.json"))) == len(done) + 4
 
 
 def test_a_folder_of_other_sizes_is_refused(
@@ -289,6 +374,17 @@ def test_a_folder_of_other_sizes_is_refused(
     run_stage(tmp_path / "peaks", TOY.peak_cells()[:1], TINY, 1)
     assert command.main(["--output", str(tmp_path), *ARGUMENTS]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_option_that_the_model_lacks_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--setting", "text", "--channels", "8", "--output", str(tmp_path)]
+    assert command.main(arguments) == 2
+    assert "channels: got 8, allowed: nothing: the model of text" in capsys.readouterr().err
+    assert command.main([*arguments[:2], "--optimizer", "x", *arguments[4:]]) == 2
+    assert "optimizer: got 'x', allowed: one of adamw, sgd" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.real_training.report import Prediction
 from optsched import OptschedError, Schedule, cli
 
-__all__ = ["fit_law", "optsched", "plan_schedule", "predict_losses"]
+__all__ = ["Planned", "fit_law", "optsched", "plan_schedule", "predict_losses"]
 
 
 def optsched(*arguments: str | Path | float) -> dict[str, Any]:
@@ -32,16 +34,40 @@ def optsched(*arguments: str | Path | float) -> dict[str, Any]:
     return json.loads(out.getvalue())
 
 
-def fit_law(logs: Sequence[Path], warmup: int, path: Path) -> dict[str, Any]:
-    """Fit a law to the logs and write it to ``path``."""
-    return optsched("fit", *logs, "--warmup", warmup, "--output", path, "--force")
+def fit_law(
+    logs: Sequence[Path], warmup: int, path: Path, law: str = "auto", options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Fit a law, by its name, to the logs and write it to ``path``."""
+    return optsched(
+        "fit", *logs, "--warmup", warmup, "--law", law, *options, "--output", path, "--force"
+    )
 
 
-def plan_schedule(law: Path, horizon: int, peak: float, warmup: int, path: Path) -> Schedule:
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what the command said of it before anything was trained.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    lower_bound : float
+        Predicted loss that no schedule beats under the law; NaN where none is known.
+    warnings : tuple of str
+    """
+
+    schedule: Schedule
+    lower_bound: float
+    warnings: tuple[str, ...]
+
+
+def plan_schedule(law: Path, horizon: int, peak: float, warmup: int, path: Path) -> Planned:
     """The schedule that the law likes best at a horizon and a peak, also written to ``path``."""
     options = ("--horizon", horizon, "--peak", peak, "--warmup", warmup, "--output", path)
-    optsched("plan", "--law", law, *options, "--force")
-    return Schedule.load(path)
+    told = optsched("plan", "--law", law, *options, "--force")
+    bound = told["lower_bound"]
+    return Planned(
+        Schedule.load(path), math.nan if bound is None else bound, tuple(told["warnings"])
+    )
 
 
 def predict_losses(
@@ -55,6 +81,6 @@ def predict_losses(
     told = optsched("predict", "--law", law, *paths.values())
     rows = {row["name"]: row for row in told["schedules"]}
     return {
-        name: Prediction(rows[name]["loss"], rows[name]["lower"], rows[name]["upper"])
+        name: Prediction(*(rows[name][key] for key in ("loss", "lower", "upper", "error")))
         for name in schedules
     }

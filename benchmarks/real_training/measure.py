@@ -38,7 +38,7 @@ def _squares(
     parameters: Parameters, blocks: jax.Array, recipe: Recipe
 ) -> tuple[jax.Array, jax.Array]:
     """Mean square norm of the gradients of single blocks, and that of their mean."""
-    one = jax.grad(lambda p, block: loss(p, block[None], recipe.shape))
+    one = jax.grad(lambda p, block: loss(p, block[None], recipe.language))
     each = jax.vmap(one, in_axes=(None, 0))(parameters, blocks)
     rows = jnp.hstack([g.reshape(len(blocks), -1) for g in jax.tree.leaves(each)])
     return jnp.mean(jnp.sum(rows**2, axis=1)), jnp.sum(jnp.mean(rows, axis=0) ** 2)
@@ -46,7 +46,7 @@ def _squares(
 
 def gradient_noise(parameters: Parameters, recipe: Recipe) -> NoiseScale:
     """Noise scale of the gradient, in blocks, from batches of one and of 32 blocks."""
-    length = recipe.shape.context + 1
+    length = recipe.language.context + 1
     batches = (_blocks(PARTS, length, seed) for seed in range(DRAWS))
     pairs = np.array([_squares(parameters, blocks, recipe) for blocks in batches], dtype=float)
     return two_batch(pairs[:, 0], pairs[:, 1], 1, PARTS)
@@ -54,12 +54,12 @@ def gradient_noise(parameters: Parameters, recipe: Recipe) -> NoiseScale:
 
 @cache
 def _hessian(recipe: Recipe) -> Hessian:
-    return Hessian(lambda parameters, blocks: loss(parameters, blocks, recipe.shape))
+    return Hessian(lambda parameters, blocks: loss(parameters, blocks, recipe.language))
 
 
 def curvature_blocks(recipe: Recipe) -> jax.Array:
     """The 64 blocks that the curvature is measured on."""
-    return _blocks(CURVATURE_BLOCKS, recipe.shape.context + 1, DRAWS)
+    return _blocks(CURVATURE_BLOCKS, recipe.language.context + 1, DRAWS)
 
 
 def sharpness(parameters: Parameters, state: Any, recipe: Recipe) -> Eigenvalue:

@@ -32,9 +32,11 @@ __all__ = [
     "Protocol",
     "Results",
     "best",
+    "block_shift",
     "final_losses",
     "make_cell",
     "run_stage",
+    "seed_cells",
     "write_logs",
 ]
 
@@ -55,7 +57,8 @@ class Protocol:
         Horizon of the long runs over ``short``.
     warmup : int
         Steps of the linear warm-up, the same at both horizons.
-    seeds : int
+    seeds, long_seeds : int
+        Of everything at the short horizon, the peaks apart, and of the long runs.
     peaks : tuple of float
         Peak rates to choose from, with a linear decay and one seed.
     finals : tuple of float
@@ -64,6 +67,9 @@ class Protocol:
         Cooldown of WSD as a share of the horizon, to choose from.
     drop : tuple of float
         Of the pilot with a step: where, as a share of the horizon, and to what share of the peak.
+    lower : float
+        Rate of one more pilot, a constant one, over the peak; 0: none. It tells a law how much
+        slower a lower rate learns, which shows in no other pilot before its rate falls.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -71,20 +77,25 @@ class Protocol:
     factor: int = 4
     warmup: int = 200
     seeds: int = 3
+    long_seeds: int = 3
     peaks: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
     finals: tuple[float, ...] = (0.0, 0.03, 0.1)
     cooldowns: tuple[float, ...] = (0.2, 0.4, 0.7)
     drop: tuple[float, float] = (0.6, 0.2)
+    lower: float = 0.0
 
     def __post_init__(self) -> None:
         every = self.recipe.every
-        for name, least in (("short", 4 * every), ("factor", 1), ("seeds", 2), ("warmup", 1)):
+        least_of = {"short": 4 * every, "factor": 1, "seeds": 2, "long_seeds": 2, "warmup": 1}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidProblem(name, value, f"a whole number >= {least}")
         if self.short % every or self.warmup % every or 2 * self.warmup > self.short:
             allowed = f"multiples of {every} steps, short at least twice warmup"
             raise InvalidProblem("short, warmup", (self.short, self.warmup), allowed)
+        if not 0.0 <= self.lower < 1.0:
+            raise InvalidProblem("lower", self.lower, "a number >= 0 and < 1")
 
     @property
     def long(self) -> int:
@@ -123,11 +134,14 @@ class Protocol:
 
     def pilots(self, peak: float) -> dict[str, Schedule]:
         """Schedules of the pilots by name; their logs are what the law is fitted to."""
-        return {
+        chosen = {
             "constant": self.constant(self.short, peak),
             f"cosine_{self.finals[-1]:g}": self.cosine(self.short, peak, self.finals[-1]),
             "step": self.step(self.short, peak),
         }
+        if self.lower:
+            chosen["constant_low"] = self.constant(self.short, self.lower * peak)
+        return chosen
 
     def shapes(self, peak: float) -> dict[str, Schedule]:
         """Schedules by name that choose the final rate of the cosine and the cooldown of WSD."""
@@ -149,12 +163,13 @@ class Protocol:
         }
 
     def cells(self, schedules: Mapping[str, Schedule]) -> list[Cell]:
-        """Every schedule with every seed; the schedules of one seed one after another."""
-        return [
-            make_cell(name, schedule, seed)
-            for seed in range(self.seeds)
-            for name, schedule in schedules.items()
-        ]
+        """Every schedule with every seed of the short horizon, seed by seed."""
+        return [cell for seed in range(self.seeds) for cell in seed_cells(schedules, seed)]
+
+
+def seed_cells(schedules: Mapping[str, Schedule], seed: int) -> list[Cell]:
+    """Every schedule with one seed."""
+    return [make_cell(name, schedule, seed) for name, schedule in schedules.items()]
 
 
 def make_cell(name: str, schedule: Schedule, seed: int) -> Cell:
@@ -189,17 +204,29 @@ def run_stage(
     ).rows
 
 
-def final_losses(rows: Results, last: int = 1) -> dict[str, list[float]]:
-    """Validation loss at the end of every schedule, by seed; inf for a run that diverged.
+def final_losses(rows: Results) -> dict[str, list[float]]:
+    """Loss of the final weights of every schedule, by seed; inf for a run that diverged.
 
-    ``last`` evaluations are averaged.
+    On the final blocks where the recipe has them, else on those of every evaluation.
     """
     table: dict[str, list[float]] = {}
     for row in rows:
-        done = row.status == "done"
-        value = float(np.mean(row.result["loss"][-last:])) if done else math.inf
+        value = math.inf
+        if row.status == "done":
+            value = float(row.result.get("final", row.result["loss"][-1]))
         table.setdefault(row.cell["name"], []).append(value)
     return table
+
+
+def block_shift(rows: Results) -> float:
+    """Mean of the loss on the final blocks minus that on the blocks of every evaluation.
+
+    A law that is fitted to logs predicts losses on the blocks of the logs, and what makes one set
+    of blocks harder than another is common to all runs: the pilots tell it. 0 without final
+    blocks.
+    """
+    found = [r.result for r in rows if r.status == "done" and "final" in r.result]
+    return float(np.mean([r["final"] - r["loss"][-1] for r in found])) if found else 0.0
 
 
 def best(losses: Mapping[str, list[float]], start: str = "") -> str:

@@ -90,7 +90,7 @@ def rounded(steps: float, every: int) -> int:
 
 def steps_for(compute: float, recipe: Recipe) -> int:
     """Steps that a budget of 6 x parameters x characters allows."""
-    per_step = 6.0 * matrix_count(recipe.shape) * recipe.batch * recipe.shape.context
+    per_step = 6.0 * matrix_count(recipe.language) * recipe.batch * recipe.language.context
     return rounded(compute / per_step, recipe.every)
 
 
@@ -273,7 +273,7 @@ class _Script:
         logs, law = write_logs(self.output / "logs", rows, chosen.warmup), self.output / "law.json"
         fit_law(logs, chosen.warmup, law)
         path = self.output / "plan.npz"
-        plan = plan_schedule(law, chosen.steps, chosen.peak, chosen.warmup, path)
+        plan = plan_schedule(law, chosen.steps, chosen.peak, chosen.warmup, path).schedule
         eta = plan.array("eta")
         half = int(np.argmax((eta < 0.5 * plan.peak) & (np.arange(len(eta)) > chosen.warmup)))
         # The linear decay that chose the weight decay is a pilot that the law has not seen.

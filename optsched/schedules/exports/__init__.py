@@ -1,1 +1,5 @@
 """Schedules in training frameworks, and as code without optsched."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
