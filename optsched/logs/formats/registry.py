@@ -105,10 +105,7 @@ def _of_folder(folder: Path, found: Path, formats: tuple[LogFormat, ...]) -> lis
     tables = _read(File(found), formats)
     facts = facts_beside(folder)
     name = folder.resolve().name
-    return [
-        replace(one, run=name if len(tables) == 1 else one.run, facts={**facts, **one.facts})
-        for one in tables
-    ]
+    return [replace(one, run=one.run or name, facts={**facts, **one.facts}) for one in tables]
 
 
 def _which(file: File, formats: tuple[LogFormat, ...]) -> LogFormat:
