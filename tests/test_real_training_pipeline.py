@@ -216,6 +216,8 @@ def test_order_counts_pairs_and_those_that_are_apart() -> None:
     told = {n: Prediction(v, 0, 9) for n, v in {"plan": 1, "linear": 2, "wsd": 0.5}.items()}
     # wsd ended between the two in the mean, but its differences are noise.
     assert order(losses, told) == Order(right=2, pairs=3, right_apart=1, apart=1)
+    close = {"plan": [1.0, 1.0, 1.0], "linear": [1.0, 1.01, 1.02]}  # 1.7 standard errors
+    assert order(close, told) == Order(right=1, pairs=1, right_apart=0, apart=0)
     turned = {**told, "plan": Prediction(3, 0, 9)}
     assert order(losses, turned) == Order(right=1, pairs=3, right_apart=0, apart=1)
 
@@ -343,8 +345,8 @@ def test_the_whole_goes_on_after_a_break_and_writes_in_its_folder_alone(
     assert len(done) == 2 + 2 * 6  # peaks; pilots and shapes, with one cosine in common
     assert command.main(arguments) == 0
     text = capsys.readouterr().out
-    assert "80 steps, 2 seeds, law auto" in text
-    assert text.index("before the long runs, law auto: ") < text.index("80 steps, 2 seeds")
+    assert "80 steps, 2 seeds, law default" in text
+    assert text.index("before the long runs, law default: ") < text.index("80 steps, 2 seeds")
     assert text.count(" of 6 |") == 1
     assert {path: path.stat().st_mtime_ns for path in done} == done
     with (out / "results.csv").open() as file:

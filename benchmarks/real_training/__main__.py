@@ -63,6 +63,8 @@ from optsched.studies.tables import write_table
 
 __all__ = ["main"]
 
+DEFAULT = "default"  # the law that optsched fit takes by itself
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -147,7 +149,8 @@ def _compare(run: _Run, laws: Sequence[str]) -> None:
     """Plan by the first law, train, compare; the others only predict."""
     protocol, output, pilots = run.protocol, run.output, _pilots(run)
     for law in laws:
-        fit_law(pilots.logs, protocol.warmup, output / f"law-{law}.json", law)
+        name = None if law == DEFAULT else law
+        fit_law(pilots.logs, protocol.warmup, output / f"law-{law}.json", name)
     first = laws[0]
     path = output / f"plan-{first}.npz"
     law = output / f"law-{first}.json"
@@ -211,9 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--law",
         nargs="+",
-        default=["auto"],
+        default=[DEFAULT],
         metavar="LAW",
-        help="names of optsched fit; the first one plans, the others only predict",
+        help=f"names of optsched fit, or {DEFAULT}; the first one plans, the others only predict",
     )
     for name, sample in _samples().items():
         many = isinstance(sample, tuple)

@@ -35,11 +35,16 @@ def optsched(*arguments: str | Path | float) -> dict[str, Any]:
 
 
 def fit_law(
-    logs: Sequence[Path], warmup: int, path: Path, law: str = "auto", options: Sequence[str] = ()
+    logs: Sequence[Path],
+    warmup: int,
+    path: Path,
+    law: str | None = None,
+    options: Sequence[str | float] = (),
 ) -> dict[str, Any]:
-    """Fit a law, by its name, to the logs and write it to ``path``."""
+    """Fit a law, by its name or the default one, to the logs and write it to ``path``."""
+    chosen = () if law is None else ("--law", law)
     return optsched(
-        "fit", *logs, "--warmup", warmup, "--law", law, *options, "--output", path, "--force"
+        "fit", *logs, "--warmup", warmup, *chosen, *options, "--output", path, "--force"
     )
 
 
