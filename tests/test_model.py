@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, replay
-from optsched.model import dynamics as dyn
 from optsched.model.dynamics import SGD, Dynamics, knot_blocks
 from optsched.model.montecarlo import monte_carlo
 from optsched.model.ode import (
@@ -20,6 +19,8 @@ from optsched.model.ode import (
     ode_excess_loss,
 )
 from optsched.model.propagate import block_maps, run_chain
+from optsched.model.sgd import traced
+from optsched.model.sgd.block import exp_moments, moment_slopes
 from optsched.model.spectrum import Modes
 from tests.problems import recursion
 
@@ -87,9 +88,9 @@ def test_blocks_converge_at_third_order() -> None:
 @pytest.mark.parametrize("kappa", [-0.7, 0.0, 1e-9, 0.3, 0.999, 1.001, 5.0, 700.0])
 def test_exponential_moments(kappa: float) -> None:
     with jax.enable_x64(True):
-        got = dyn._exp_moments(np.float64(kappa))  # type: ignore[arg-type]
-        _, slopes = jax.jvp(dyn._exp_moments, (np.float64(kappa),), (1.0,))
-    for p, (value, slope) in enumerate(zip(got, slopes, strict=True)):
+        got, slopes = jax.jvp(traced._moments, (np.float64(kappa),), (1.0,))
+    plain = exp_moments(np.array(kappa), np)
+    for p, (value, slope) in enumerate(zip(got[:3], slopes[:3], strict=True)):
 
         def moment(u: float, power: int = p) -> float:
             return (u - 0.5) ** power * np.exp(-kappa * (1 - u))
@@ -99,6 +100,8 @@ def test_exponential_moments(kappa: float) -> None:
         exact_slope = quad(lambda u: -(1 - u) * moment(u), low, 1)[0]
         assert float(value) == pytest.approx(exact, rel=1e-8, abs=1e-14)
         assert float(slope) == pytest.approx(exact_slope, rel=1e-7, abs=1e-12)
+        assert float(plain[p]) == pytest.approx(float(value), rel=1e-13)
+        assert float(moment_slopes(plain)[p]) == pytest.approx(float(slope), rel=1e-10, abs=1e-15)
 
 
 def test_ode_against_an_independent_integrator() -> None:

@@ -19,7 +19,7 @@ import optsched
 HOME = Path(optsched.__file__).parent
 # From the ground up; a room may import from those before it.
 ROOMS = (
-    *("errors", "version", "arrays", "checks", "controls", "files", "exponents"),
+    *("errors", "version", "arrays", "checks", "controls", "files", "numerics", "exponents"),
     *("model", "schedules", "optimisers", "control", "logs", "pilot", "measure", "rules"),
     *("diagnostics", "studies", "plots", "commands", "cli"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -42,8 +43,6 @@ def make_problem(options: dict[str, Any]) -> Any:
 
 def use_compilation_cache() -> None:
     """Keep compiled code between runs, in the user's cache folder, unless the user set one."""
-    import jax
-
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get("OPTSCHED_NO_CACHE"):
         return
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -54,9 +53,16 @@ def use_compilation_cache() -> None:
         return  # a read-only home costs compile time, nothing else
     if not os.access(folder, os.W_OK):
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update(name, value)
+        else:  # read if JAX is imported at all
+            os.environ[name.upper()] = str(value)
 
 
 def save_figure(figure: Any, path: str, force: bool) -> None:

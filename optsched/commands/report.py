@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from optsched.control.budget import BudgetSolution
-from optsched.control.problem import Problem
-from optsched.control.solution import Solution
-from optsched.studies.compare.tuning import Tuned
-from optsched.studies.verify import Verification
+if TYPE_CHECKING:
+    from optsched.control.budget import BudgetSolution
+    from optsched.control.problem import Problem
+    from optsched.control.solution import Solution
+    from optsched.studies.compare.tuning import Tuned
+    from optsched.studies.verify import Verification
 
 __all__ = ["describe", "new_table", "solution_report", "verification_report"]
 

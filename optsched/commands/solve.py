@@ -29,8 +29,6 @@ def _budget(options: dict[str, Any]) -> Any:
 
     Its problem then gets the largest number of steps as its horizon.
     """
-    from optsched.control.budget import Budget
-
     prices = {name: options[name] for name in ("latency", "sample_cost")}
     prices = {name: value for name, value in prices.items() if value is not None}
     if options["cost"] is None:
@@ -44,6 +42,8 @@ def _budget(options: dict[str, Any]) -> Any:
     if not {"batch", "batch_size"} & {name.strip() for name in options["controls"].split(",")}:
         name = "samples" if options["cost"] is None else "cost"
         raise InvalidProblem(name, options[name], "nothing, unless batch is a control")
+    from optsched.control.budget import Budget
+
     budget = Budget(options["samples"], options["cost"], **prices)
     options |= {"horizon": budget.most_steps, "samples": None}
     return budget
@@ -166,7 +166,6 @@ def solve(**options: Any) -> None:
         check_rows(options["output"], points, problem.horizon)
     use_compilation_cache()
     if budget is None:
-        _warm_up(problem)
         from optsched.control.solve import solve as run
 
         solution, chosen = run(problem, method, tol=options["tol"], gap=CLI_GAP), None
@@ -213,17 +212,3 @@ def _rounded(solution: Any, sizes: list[int] | None) -> tuple[Any, dict[str, Any
         "rounded_peak": schedule.peak,
         "stages": len(batch_stages(schedule)),
     }
-
-
-def _warm_up(problem: Any) -> None:
-    """Compile the slowest piece beside the rest: XLA leaves Python's lock while it compiles."""
-    import threading
-
-    from optsched.control.objective import warm_up
-    from optsched.model.propagate import BUNDLE
-
-    if not problem.rate_only:
-        return  # its shapes are known later
-    arguments = (problem.dynamics, problem.modes, BUNDLE)
-    # Not a daemon: leaving the interpreter while XLA compiles would abort it.
-    threading.Thread(target=warm_up, args=arguments).start()

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scipy.optimize import minimize_scalar
-
 from optsched.checks import is_number, within
 from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
@@ -331,6 +329,8 @@ class _Search:
 
     def _narrow(self, best: int, around: list[int], width: float) -> None:
         """Search between the neighbours of the best that was tried; it may be one of them."""
+        from scipy.optimize import minimize_scalar
+
         f: Callable[[float], float] = lambda x: self.loss(self._whole(x))  # noqa: E731
         places = tuple(math.log(k) for k in around)
         if len(around) == 3:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from optsched.arrays import Floats
 from optsched.control.bounds.certified import certified_bound
@@ -115,6 +114,8 @@ def kkt_residual(
     n = len(gradient)
     normals = [np.eye(n)[at_upper], -np.eye(n)[at_lower]]
     if active is not None and len(active):
+        from scipy.optimize import nnls
+
         matrix = np.concatenate([*normals, active]).T
         multipliers, _ = nnls(matrix, -gradient, maxiter=50 * matrix.shape[1])
         return float(np.abs(gradient + matrix @ multipliers).max())

@@ -10,8 +10,8 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.control.certificate import UNDERFLOW, Certificate, global_bound
+from optsched.control.goal import Audit
 from optsched.control.methods.descent import projected_gradient
-from optsched.control.objective import Audit
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.task import Iterate, Task

@@ -7,7 +7,6 @@ blocks, the chain of blocks with its adjoint, and the pull-back of the adjoint t
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +14,14 @@ import numpy as np
 from jax import Array
 
 from optsched.arrays import Floats
+from optsched.control.goal import Audit
 from optsched.control.mesh import StepMesh
 from optsched.control.variables import FreeRates, Variables
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
 from optsched.model.propagate import Path, advance, block_maps, chain, in_bundles
 from optsched.model.spectrum import Modes
 
-__all__ = ["Audit", "Objective", "warm_up"]
-
-
-class Audit(NamedTuple):
-    """Trajectory of a solution on its mesh, without padding.
-
-    ``states`` and ``costates`` have shape (n + 1, J, d), ``excess`` (n + 1,); ``errors`` (n,) is
-    what halving each block alone would add to log E.
-    """
-
-    states: Floats
-    costates: Floats
-    excess: Floats
-    errors: Floats
+__all__ = ["Objective"]
 
 
 @jax.jit
@@ -75,17 +62,6 @@ def _pull_back(
 def _advance_all(dynamics: Dynamics, modes: Modes, states: Array, maps: BlockMaps) -> Array:
     """Every state advanced by the block of its own."""
     return jax.vmap(lambda x, one: advance(x, one, dynamics, modes))(states, maps)
-
-
-def warm_up(dynamics: Dynamics, modes: Modes, blocks: int) -> None:
-    """Compile the slowest piece for a shape, by one call on zeros; meant for a thread."""
-    with jax.enable_x64(True):
-        padded, zeros = modes.padded(), np.zeros(blocks)
-        rates = {"eta": zeros}
-        part = Blocks(zeros, rates, rates)  # type: ignore[arg-type]
-        shapes = jax.eval_shape(block_maps, dynamics, padded, part)
-        cotangent = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
-        _pull_back(dynamics, padded, part, cotangent)
 
 
 class Objective:

@@ -13,7 +13,6 @@ from optsched.checks import is_number
 from optsched.controls import control_names, momentum_name
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import SGD, Dynamics
-from optsched.model.qhm import QHM
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
 from optsched.model.stability import momentum_limit, noise_limit
 
@@ -308,6 +307,8 @@ class Problem:
         averaged = self.ema is not None or "ema" in self.controls
         if self.momentum == "none" and not averaged and not self.weight_decay:
             return SGD(self.batch_size, self.noise**2)
+        from optsched.model.qhm import QHM
+
         beta, nu = self.held_momentum
         return QHM(
             self.batch_size,

@@ -13,17 +13,17 @@ from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.certificate import UNDERFLOW, UNREFINED
 from optsched.control.conclude import Stage, finished
-from optsched.control.joint.search import from_plain, optimise_joint
 from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
 from optsched.control.methods.descent import strict_tolerance
 from optsched.control.methods.neighbours import has_fold, switched
 from optsched.control.methods.pontryagin import Pontryagin
 from optsched.control.methods.shooting import Shooting, task_residual
-from optsched.control.objective import Objective
+from optsched.control.plain import PlainObjective
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
 from optsched.control.task import Iterate, Method, Task
 from optsched.errors import InvalidProblem, SolveFailed
+from optsched.model.dynamics import SGD
 from optsched.model.replay import MAX_STEPS
 from optsched.schedules.schedule import Schedule
 
@@ -53,7 +53,9 @@ def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
     n = mesh.controls
     # Where a rate of 0 is best, log rates would run away.
     low = math.log(max(problem.eta_min, LEAST_SHARE * problem.eta_cap))
-    objective = Objective(problem.dynamics, problem.modes, mesh)
+    dynamics = problem.dynamics
+    assert isinstance(dynamics, SGD)
+    objective = PlainObjective(dynamics, problem.modes, mesh)
     lower, upper = np.full(n, low), np.full(n, math.log(problem.eta_cap))
     return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
 
@@ -145,6 +147,7 @@ def _optimise_jointly(
     problem: Problem, method: Method, initial: Schedule | None, tol: float
 ) -> Stage:
     """Optimise several controls from several starts."""
+    from optsched.control.joint.search import optimise_joint
 
     def plain(short: Problem) -> Schedule:
         return solve(short.plain, throw=False, gap=UNREFINED, replay_steps=0).schedule
@@ -166,6 +169,8 @@ def _no_worse(
     plain = solve(problem.plain, throw=False, gap=UNREFINED, replay_steps=replay_steps)
     if solution.excess_loss <= plain.excess_loss * (1.0 + ROUNDING):
         return solution
+    from optsched.control.joint.search import from_plain
+
     starts = solution.certificate.starts
     found = [solution]
     for stage in from_plain(problem, method, plain.schedule, tol):

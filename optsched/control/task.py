@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.control.goal import Goal
 from optsched.control.mesh import StepMesh
-from optsched.control.objective import Objective
 from optsched.control.problem import Problem
 
 __all__ = ["Iterate", "Method", "Task"]
@@ -24,7 +24,7 @@ class Task:
     ----------
     problem : Problem
     mesh : StepMesh
-    objective : Objective
+    objective : Goal
         log E(T), its gradient and its metric, as a function of the log rates of the free controls.
     start : numpy.ndarray, shape (n,)
         Log rates of the free controls to start from.
@@ -36,7 +36,7 @@ class Task:
 
     problem: Problem
     mesh: StepMesh
-    objective: Objective
+    objective: Goal
     start: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]

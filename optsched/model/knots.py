@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optsched.arrays import Floats, Ints
 
-__all__ = ["corners", "graded_steps"]
+__all__ = ["BUNDLE", "Knots", "Rates", "corners", "graded_steps", "padded"]
+
+BUNDLE = 64  # blocks of a compiled call; padded numbers of blocks are multiples of it
+
+
+class Knots(Protocol):
+    """A schedule as its knots."""
+
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def steps(self) -> Ints: ...
+    @property
+    def controls(self) -> Mapping[str, Floats]: ...
+
+
+class Rates(Knots, Protocol):
+    """What a replay needs of a schedule."""
+
+    def array(self, control: str = ..., start: int = ..., stop: int | None = ...) -> Floats: ...
+
+
+def padded(blocks: int) -> int:
+    """Number of blocks of whole bundles that so many blocks need."""
+    return BUNDLE * -(-blocks // BUNDLE)
 
 
 def graded_steps(horizon: int, count: int) -> Ints:

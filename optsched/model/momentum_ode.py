@@ -65,9 +65,9 @@ from scipy.sparse import bmat, csc_matrix, csr_matrix
 from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Controls
+from optsched.model.knots import Knots
 from optsched.model.moments import LinearOptimiser
 from optsched.model.propagate import apply
-from optsched.model.replay import Knots
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.model.unrolled import dense
 

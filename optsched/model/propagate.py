@@ -15,8 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
+from optsched.arrays import Floats, Ints
+from optsched.model import unrolled as entries
+from optsched.model.dynamics import SGD, BlockMaps, Blocks, Controls, Dynamics, knot_blocks
+from optsched.model.knots import BUNDLE, Rates, padded
 from optsched.model.spectrum import Modes
+from optsched.model.unrolled import add, times
 
 __all__ = [
     "BUNDLE",
@@ -28,9 +32,16 @@ __all__ = [
     "in_bundles",
     "padded",
     "run_chain",
+    "traced_blocks",
+    "traced_excess",
+    "traced_steps",
 ]
 
-BUNDLE = 64  # blocks of a compiled call; padded numbers of blocks are multiples of it
+CHUNK = 4096  # steps a compiled call
+
+jax.tree_util.register_dataclass(
+    SGD, data_fields=["batch_size", "sigma2"], meta_fields=["continuous"]
+)
 
 
 class Path(NamedTuple):
@@ -116,11 +127,6 @@ def block_maps(dynamics: Dynamics, modes: Modes, blocks: Blocks) -> BlockMaps:
     return dynamics.blocks(modes, blocks, blocks)
 
 
-def padded(blocks: int) -> int:
-    """Number of blocks of whole bundles that so many blocks need."""
-    return BUNDLE * -(-blocks // BUNDLE)
-
-
 def in_bundles(call: Callable[..., Any], *parts: Any) -> Any:
     """A call on arrays of blocks, `BUNDLE` of them at a time: meshes of all sizes share its code.
 
@@ -144,3 +150,105 @@ def run_chain(
     """Final state and excess losses (n + 1,) at the knots, compiled."""
     path = chain(dynamics, modes, maps, start=start)
     return path.final, path.excess
+
+
+@jax.jit
+def _run_chunk(
+    x: Array, h: Array, controls: Controls, real: Array, dynamics: Dynamics, modes: Modes
+) -> tuple[Array, Array, Array, Array]:
+    """Run a chunk of exact steps on the state and on its homogeneous part (the bias)."""
+    readout, feedback = dynamics.readout(modes).T, dynamics.feedback(modes).T
+
+    def one(carry: Any, data: tuple[Controls, Array]) -> tuple[Any, Array]:
+        now, there = data
+        change, source = dynamics.change(modes, now)
+        loss = dynamics.sigma2 + sum(w @ x for w, x in zip(feedback, carry[0], strict=True))
+        sources = [times(s, loss) for s in source], [None] * len(source)
+        # Columns of the state, one for each of its d numbers, so that a step is one kernel.
+        after = tuple(
+            [
+                jnp.where(there, add(x, *terms), x)  # type: ignore[arg-type]
+                for x, *terms in zip(state, entries.apply(change, list(state)), own, strict=True)
+            ]
+            for state, own in zip(carry, sources, strict=True)
+        )
+        losses = [sum(w @ x for w, x in zip(readout, state, strict=True)) for state in after]
+        return after, jnp.stack(losses)
+
+    (x, h), curve = jax.lax.scan(one, (list(x.T), list(h.T)), (controls, real))
+    return jnp.stack(x, 1), jnp.stack(h, 1), curve[:, 0], curve[:, 1]
+
+
+def traced_steps(
+    modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
+) -> tuple[Floats, Floats]:
+    """Excess loss and bias after the numbers ``keep`` of steps, from 0 to the horizon."""
+    with jax.enable_x64(True):
+        return _by_step(modes, dynamics, schedule, keep)
+
+
+def _by_step(
+    modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
+) -> tuple[Floats, Floats]:
+    horizon = schedule.horizon
+    excess, bias = [], []
+    # Small problems do not pay for a full chunk.
+    chunk = min(CHUNK, 1 << max(6, (horizon - 1).bit_length()))
+    x = h = dynamics.initial(modes)
+    start_excess = float((dynamics.readout(modes) * x).sum())
+    for start in range(0, horizon, chunk):
+        stop = min(start + chunk, horizon)
+        pad = (0, chunk - (stop - start))
+        now = {n: np.pad(schedule.array(n, start, stop), pad, "edge") for n in schedule.controls}
+        real = np.arange(chunk) < stop - start
+        x, h, e, b = _run_chunk(x, h, now, real, dynamics, modes)  # type: ignore[arg-type]
+        here = keep[(keep > start) & (keep <= stop)] - start - 1
+        excess.append(np.asarray(e)[here])
+        bias.append(np.asarray(b)[here])
+    return (
+        np.concatenate([[start_excess], *excess]),
+        np.concatenate([[start_excess], *bias]),
+    )
+
+
+def traced_blocks(
+    steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
+) -> tuple[Floats, Floats]:
+    """Excess loss and bias at the knots ``steps`` and at the end."""
+    with jax.enable_x64(True):
+        return _by_block(steps, schedule, modes.padded(), dynamics)
+
+
+def _by_block(
+    steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
+) -> tuple[Floats, Floats]:
+    horizon = schedule.horizon
+    pad = padded(len(steps)) + 1 - len(steps)
+    start = np.append(steps, np.full(pad, horizon)).astype(float)
+    knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
+    length = np.diff(start)
+    curves: tuple[list[Floats], list[Floats]] = ([], [])
+    states = [dynamics.initial(modes)] * 2
+    for first in range(0, len(length), BUNDLE):
+        last = first + BUNDLE
+        here = {name: value[first : last + 1] for name, value in knots.items()}
+        maps = block_maps(dynamics, modes, knot_blocks(length[first:last], here))  # type: ignore[arg-type]
+        silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
+        for k, part in enumerate((maps, silent)):
+            states[k], curve = run_chain(dynamics, modes, part, states[k])
+            curves[k].append(np.asarray(curve)[: BUNDLE + (last == len(length))])
+    keep = np.append(np.arange(len(steps)), len(length))
+    excess, bias = (np.concatenate(curve)[keep] for curve in curves)
+    return excess, bias
+
+
+@jax.jit
+def _final_excess(dynamics: Dynamics, modes: Modes, length: Array, knots: Controls) -> Array:
+    maps = block_maps(dynamics, modes, knot_blocks(length, knots))
+    return run_chain(dynamics, modes, maps)[1][-1]
+
+
+def traced_excess(dynamics: Dynamics, modes: Modes, length: Floats, knots: Controls) -> float:
+    """Final excess loss over blocks with the controls at their ends."""
+    with jax.enable_x64(True):
+        return float(_final_excess(dynamics, modes.padded(), length, knots))  # type: ignore[arg-type]

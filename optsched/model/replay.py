@@ -9,52 +9,26 @@ final loss settles, and the last change is the error estimate.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from numpy.typing import NDArray
 
-from optsched.arrays import Floats
+from optsched.arrays import Floats, Ints
 from optsched.errors import InvalidProblem
-from optsched.model import unrolled as entries
-from optsched.model.dynamics import Controls, Dynamics, knot_blocks
-from optsched.model.knots import corners, graded_steps
-from optsched.model.propagate import BUNDLE, block_maps, padded, run_chain
+from optsched.model.dynamics import SGD, Dynamics
+from optsched.model.knots import Rates, corners, graded_steps
+from optsched.model.sgd.curves import block_curves, step_curves
 from optsched.model.spectrum import Modes, Spectrum
-from optsched.model.unrolled import add, times
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
 
 MAX_STEPS = 10**6
 MAX_MODES = 10**4
-CHUNK = 4096  # steps a compiled call
 CURVE_POINTS = 2000
 BLOCKS = 64  # to begin with, besides the knots of the schedule
 EVERY_KNOT = 512  # so many knots are all ends of blocks
 KNOT_TOL = 2e-3  # of a curve with more knots; halving the blocks brings it down
 MOST_BLOCKS = 4096
-
-
-class Knots(Protocol):
-    """A schedule as its knots."""
-
-    @property
-    def horizon(self) -> int: ...
-    @property
-    def steps(self) -> NDArray[np.int64]: ...
-    @property
-    def controls(self) -> Mapping[str, Floats]: ...
-
-
-class Rates(Knots, Protocol):
-    """What a replay needs of a schedule."""
-
-    def array(self, control: str = ..., start: int = ..., stop: int | None = ...) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -80,39 +54,12 @@ class Replay:
     variance: float
     how: str
     error: float
-    steps: NDArray[np.int64]
+    steps: Ints
     excess_curve: Floats
     bias_curve: Floats
 
 
-@jax.jit
-def _run_chunk(
-    x: Array, h: Array, controls: Controls, real: Array, dynamics: Dynamics, modes: Modes
-) -> tuple[Array, Array, Array, Array]:
-    """Run a chunk of exact steps on the state and on its homogeneous part (the bias)."""
-    readout, feedback = dynamics.readout(modes).T, dynamics.feedback(modes).T
-
-    def one(carry: Any, data: tuple[Controls, Array]) -> tuple[Any, Array]:
-        now, there = data
-        change, source = dynamics.change(modes, now)
-        loss = dynamics.sigma2 + sum(w @ x for w, x in zip(feedback, carry[0], strict=True))
-        sources = [times(s, loss) for s in source], [None] * len(source)
-        # Columns of the state, one for each of its d numbers, so that a step is one kernel.
-        after = tuple(
-            [
-                jnp.where(there, add(x, *terms), x)  # type: ignore[arg-type]
-                for x, *terms in zip(state, entries.apply(change, list(state)), own, strict=True)
-            ]
-            for state, own in zip(carry, sources, strict=True)
-        )
-        losses = [sum(w @ x for w, x in zip(readout, state, strict=True)) for state in after]
-        return after, jnp.stack(losses)
-
-    (x, h), curve = jax.lax.scan(one, (list(x.T), list(h.T)), (controls, real))
-    return jnp.stack(x, 1), jnp.stack(h, 1), curve[:, 0], curve[:, 1]
-
-
-def _sample_steps(horizon: int) -> NDArray[np.int64]:
+def _sample_steps(horizon: int) -> Ints:
     """Numbers of steps at which curves are kept: dense at both ends."""
     if horizon <= CURVE_POINTS:
         return np.arange(horizon + 1)
@@ -120,54 +67,34 @@ def _sample_steps(horizon: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0, horizon], part, horizon - part]))
 
 
-def _by_step(modes: Modes, dynamics: Dynamics, schedule: Rates) -> tuple[Floats, Floats]:
-    horizon = schedule.horizon
-    keep = _sample_steps(horizon)
-    excess, bias = [], []
-    # Small problems do not pay for a full chunk.
-    chunk = min(CHUNK, 1 << max(6, (horizon - 1).bit_length()))
-    x = h = dynamics.initial(modes)
-    start_excess = float((dynamics.readout(modes) * x).sum())
-    for start in range(0, horizon, chunk):
-        stop = min(start + chunk, horizon)
-        pad = (0, chunk - (stop - start))
-        now = {n: np.pad(schedule.array(n, start, stop), pad, "edge") for n in schedule.controls}
-        real = np.arange(chunk) < stop - start
-        x, h, e, b = _run_chunk(x, h, now, real, dynamics, modes)  # type: ignore[arg-type]
-        here = keep[(keep > start) & (keep <= stop)] - start - 1
-        excess.append(np.asarray(e)[here])
-        bias.append(np.asarray(b)[here])
-    return (
-        np.concatenate([[start_excess], *excess]),
-        np.concatenate([[start_excess], *bias]),
-    )
+def _step_curves(modes: Modes, dynamics: Dynamics, schedule: Rates) -> tuple[Floats, Floats]:
+    """Excess loss and bias at `_sample_steps`, step by step."""
+    keep = _sample_steps(schedule.horizon)
+    if type(dynamics) is SGD:
+
+        def rates(start: int, stop: int) -> dict[str, Floats]:
+            return {name: schedule.array(name, start, stop) for name in schedule.controls}
+
+        return step_curves(dynamics, modes, rates, schedule.horizon, keep)
+    from optsched.model.propagate import traced_steps
+
+    return traced_steps(modes, dynamics, schedule, keep)
 
 
 def _block_curves(
-    steps: NDArray[np.int64], schedule: Rates, modes: Modes, dynamics: Dynamics
+    steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias at the knots ``steps`` and at the end."""
-    horizon = schedule.horizon
-    pad = padded(len(steps)) + 1 - len(steps)
-    start = np.append(steps, np.full(pad, horizon)).astype(float)
-    knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
-    length = np.diff(start)
-    curves: tuple[list[Floats], list[Floats]] = ([], [])
-    states = [dynamics.initial(modes)] * 2
-    for first in range(0, len(length), BUNDLE):
-        last = first + BUNDLE
-        here = {name: value[first : last + 1] for name, value in knots.items()}
-        maps = block_maps(dynamics, modes, knot_blocks(length[first:last], here))  # type: ignore[arg-type]
-        silent = maps._replace(half_w=0.0 * maps.half_w, w=0.0 * maps.w)
-        for k, part in enumerate((maps, silent)):
-            states[k], curve = run_chain(dynamics, modes, part, states[k])
-            curves[k].append(np.asarray(curve)[: BUNDLE + (last == len(length))])
-    keep = np.append(np.arange(len(steps)), len(length))
-    excess, bias = (np.concatenate(curve)[keep] for curve in curves)
-    return excess, bias
+    if type(dynamics) is SGD:
+        edges = np.append(steps, schedule.horizon).astype(float)
+        knots = {n: np.interp(edges, schedule.steps, v) for n, v in schedule.controls.items()}
+        return block_curves(dynamics, modes, np.diff(edges), knots)
+    from optsched.model.propagate import traced_blocks
+
+    return traced_blocks(steps, schedule, modes, dynamics)
 
 
-def _block_mesh(schedule: Rates) -> NDArray[np.int64]:
+def _block_mesh(schedule: Rates) -> Ints:
     """Graded steps and the knots of a schedule; of many knots, those that its shape needs."""
     steps = schedule.steps
     if len(steps) > EVERY_KNOT:
@@ -179,9 +106,9 @@ def _by_blocks(
     modes: Modes,
     dynamics: Dynamics,
     schedule: Rates,
-    steps: NDArray[np.int64],
+    steps: Ints,
     tol: float,
-) -> tuple[NDArray[np.int64], Floats, Floats, float]:
+) -> tuple[Ints, Floats, Floats, float]:
     # For the longest blocks, and so for all: other sizes would compile anew.
     dynamics = dynamics.for_blocks(np.diff(np.append(steps, schedule.horizon)).astype(float))
     excess, bias = _block_curves(steps, schedule, modes, dynamics)
@@ -240,16 +167,15 @@ def replay(
     blocks = _block_mesh(schedule) if horizon > max_steps else schedule.steps
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
     dense = len(blocks) > MOST_BLOCKS
-    with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # a recursion may diverge, or underflow
         if horizon <= max_steps or dense:
             all_modes = every_mode and horizon <= MAX_STEPS
             modes = spectrum.full() if all_modes else modes
-            excess, bias = _by_step(modes, dynamics, schedule)
+            excess, bias = _step_curves(modes, dynamics, schedule)
             steps, error = _sample_steps(horizon), 0.0 if all_modes else 1e-7
             what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
             how = f"step by step, {what}"
         else:
-            modes = modes.padded()
             steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, blocks, tol)
             how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
             error += 1e-7

@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh_tridiagonal
-from scipy.special import roots_jacobi, zeta
 
 from optsched.checks import is_number
 from optsched.errors import InvalidProblem
+from optsched.numerics import zeta
 
 __all__ = ["Modes", "PowerLawSpectrum", "Spectrum", "TabulatedSpectrum"]
 
@@ -139,7 +138,7 @@ def _gauss(
             diagonal, off = diagonal[: j + 1], off[:j]
             break
         off[j], q = norm, r / norm
-    nodes, vectors = eigh_tridiagonal(diagonal, off)
+    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, -1))
     return centre + half * nodes, total * vectors[0] ** 2
 
 
@@ -218,8 +217,8 @@ class PowerLawSpectrum(Spectrum):
 
     def _zeta(self, s: float, first: float = 1.0) -> float:
         """Sum of k^-s over k = first..N, by Hurwitz zeta."""
-        tail = float(zeta(s, self.size + 1.0)) if math.isfinite(self.size) else 0.0
-        return float(zeta(s, first)) - tail
+        tail = zeta(s, self.size + 1.0) if math.isfinite(self.size) else 0.0
+        return zeta(s, first) - tail
 
     def full(self) -> Modes:
         if not math.isfinite(self.size):
@@ -301,6 +300,8 @@ class PowerLawSpectrum(Spectrum):
                 return self._points(np.arange(first, self.size + 1.0))
             k, width = self._sample(first, self.size + 1.0)
             return _apart(self._points(k, width), TAIL_NODES)
+        from scipy.special import roots_jacobi
+
         split = max(first, DIRECT_MODES + 1.0)
         parts = []
         if split > first:

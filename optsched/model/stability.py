@@ -51,6 +51,7 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.checks import at_least, within
+from optsched.numerics import monotone_root
 
 if TYPE_CHECKING:
     from optsched.model.spectrum import Spectrum
@@ -185,8 +186,6 @@ def momentum_limit(
     InvalidProblem
         Unless 1 <= batch_size <= 1e15, 0 <= beta < 1 and 0 <= nu <= 1.
     """
-    from scipy.optimize import brentq  # half a second, which the other limits do without
-
     m, (beta, nu) = _batch(batch_size), _momentum(beta, nu)
     lam, share = _nodes(spectrum, beta, nu)
 
@@ -197,9 +196,7 @@ def momentum_limit(
     edge = deterministic_limit(spectrum, beta, nu) * spectrum.largest
     if excess(edge) <= 0.0:  # nothing but rounding is between the two limits (huge batches)
         return edge / spectrum.largest
-    fine = 4.0 * np.finfo(float).eps
-    root = brentq(excess, 0.0, edge, xtol=1e-300, rtol=fine, maxiter=2000)  # type: ignore[arg-type]
-    return float(root) / spectrum.largest  # type: ignore[arg-type]
+    return monotone_root(excess, 0.0, edge) / spectrum.largest
 
 
 def curvature_limit(beta: float = 0.0, nu: float = 0.0) -> float:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from optsched.arrays import Floats
@@ -149,9 +148,8 @@ class FamilyFinder:
         tuner = Tuner(problem, self.family, self.free)
         tuner.free = [_reaching(p, problem.horizon) for p in tuner.free]
         start = None if shorter is None or len(tuner.free) < WARM else shorter.start
-        with jax.enable_x64(True):
-            guess = math.log(options["peak"]) if "peak" in options else None
-            shares, peak = tuner.shape(log_peak=guess) if start is None else _warm(tuner, start)
+        guess = math.log(options["peak"]) if "peak" in options else None
+        shares, peak = tuner.shape(log_peak=guess) if start is None else _warm(tuner, start)
         replayed = {k: options[k] for k in ("replay_steps", "replay_tol") if k in options}
         found = tuner.result(shares, peak, **replayed)
         ends = tuple(p.name for p in tuner.free if _at_end(p, found.options[p.name]))

@@ -20,10 +20,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from optsched.arrays import Floats
 from optsched.model.spectrum import Modes
+from optsched.numerics import EvenSpline
 
 __all__ = ["Geodesic", "LogTable", "graded_rule", "relaxed_geodesic", "time_level"]
 
@@ -57,7 +57,8 @@ class LogTable:
     def __init__(self, lam: Floats, masses: Floats, low: float, high: float) -> None:
         x = np.linspace(math.log(low), math.log(high), 400)
         values = np.exp(-2.0 * np.multiply.outer(np.exp(x), lam)) @ masses
-        self.low, self.spline = x[0], CubicSpline(x, np.log(np.maximum(values, 1e-290)))
+        self.low = x[0]
+        self.spline = EvenSpline(x[0], x[-1], np.log(np.maximum(values, 1e-290)))
 
     def __call__(self, tau: Floats) -> Floats:
         return np.exp(self.spline(np.log(np.maximum(tau, math.exp(self.low)))))

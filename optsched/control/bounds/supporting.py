@@ -45,10 +45,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from optsched.arrays import Floats, Ints
 from optsched.model.spectrum import Modes
+from optsched.numerics import halfway
 
 __all__ = ["Case", "Generators", "Support"]
 
@@ -64,8 +64,7 @@ STEP_Z = 0.8  # trapezoidal rule in log z: error exp(-2 pi^2 / STEP_Z)
 @functools.lru_cache(maxsize=64)
 def _halfway(count: int) -> Floats:
     """Matrix that interpolates by a spline from ``count`` even knots to the points between."""
-    at = np.arange(count)
-    return CubicSpline(at, np.eye(count))(at[:-1] + 0.5).T.copy()
+    return halfway(count)
 
 
 def _interpolate(values: Floats) -> Floats:

@@ -190,7 +190,7 @@ class Collocation(Method):
         usable = bool(np.all(np.isfinite(metric)) and metric.max() > 0.0)
         return Transcription(
             dynamics,
-            task.objective.modes,
+            task.objective.modes.padded(),
             task.mesh,
             search.centre,
             np.maximum(task.lower, search.centre - search.radius),

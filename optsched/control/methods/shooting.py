@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, NonlinearConstraint, minimize
 
 from optsched.arrays import Floats
 from optsched.control.certificate import kkt_residual
@@ -77,6 +76,8 @@ class Shooting(Method):
     def _bounded(
         self, task: Task, function: Any, scale: Floats, history: list[tuple[float, float]]
     ) -> Any:
+        from scipy.optimize import minimize
+
         def watch(intermediate_result: Any) -> None:
             x = intermediate_result.x * scale
             value, gradient, _ = task.objective(x)
@@ -104,6 +105,8 @@ class Shooting(Method):
         return result  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def _constrained(self, task: Task, function: Any, scale: Floats) -> Any:
+        from scipy.optimize import NonlinearConstraint, minimize
+
         matrix, width = change_constraint(task)
 
         def residual(y: Floats) -> Floats:
@@ -132,8 +135,10 @@ class Shooting(Method):
         return result  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _bounds(task: Task, scale: Floats) -> Bounds:
+def _bounds(task: Task, scale: Floats) -> Any:
     """Bounds of the scaled log rates."""
+    from scipy.optimize import Bounds
+
     return Bounds(task.lower / scale, task.upper / scale)  # type: ignore[arg-type]
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 
 from optsched.control.certificate import UNDERFLOW
-from optsched.model.dynamics import Dynamics, knot_blocks
-from optsched.model.knots import corners, graded_steps
-from optsched.model.propagate import BUNDLE, block_maps, run_chain
+from optsched.model.dynamics import SGD, Dynamics
+from optsched.model.knots import BUNDLE, corners, graded_steps
+from optsched.model.sgd.curves import final_excess
 from optsched.model.spectrum import Modes
 from optsched.schedules.schedule import Schedule
 
@@ -32,16 +29,6 @@ DROP_TOL = 1e-6  # in log loss: what a better peak must promise to be tried
 MOST_DROPS = 16
 NARROW = 0.5  # in log rate: over so much the loss is like a parabola
 WINDOW = 0.7  # in log rate, about the best peak of a neighbouring shape
-
-
-@jax.jit
-def _final_loss(
-    dynamics: Dynamics, modes: Modes, length: Array, shape: dict[str, Array], peak: Array
-) -> Array:
-    """Final excess loss with the rates of a shape times the peak."""
-    knots = {name: value * peak if name == "eta" else value for name, value in shape.items()}
-    maps = block_maps(dynamics, modes, knot_blocks(length, knots))
-    return run_chain(dynamics, modes, maps)[1][-1]
 
 
 @dataclass(frozen=True)
@@ -70,8 +57,9 @@ class Curve:
     ) -> None:
         self.low, self.high, self.modes = low, high, modes
         horizon, steps = unit.horizon, shape_blocks(unit)
-        count = BUNDLE  # times a power of 2, to share compiled code
-        while count < len(steps):
+        self.plain = type(dynamics) is SGD
+        count = len(steps) if self.plain else BUNDLE
+        while count < len(steps):  # times a power of 2, to share compiled code
             count *= 2
         edges = np.append(steps, np.full(count + 1 - len(steps), horizon))
         self.length = np.diff(edges).astype(float)
@@ -87,12 +75,20 @@ class Curve:
     def __call__(self, log_peak: float) -> float:
         log_peak = float(log_peak)
         if log_peak not in self.seen:
-            arguments: Any = (self.length, self.shape, math.exp(log_peak))
-            excess = float(_final_loss(self.dynamics, self.modes, *arguments))
+            excess = self._excess(math.exp(log_peak))
             # Rounding can leave a loss that underflows at or below zero: the best there is.
             finite = math.isfinite(excess)
             self.seen[log_peak] = math.log(max(excess, UNDERFLOW)) if finite else math.inf
         return self.seen[log_peak]
+
+    def _excess(self, peak: float) -> float:
+        """Final excess loss with the rates of the shape times the peak."""
+        knots = {name: v * peak if name == "eta" else v for name, v in self.shape.items()}
+        if self.plain:
+            return final_excess(self.dynamics, self.modes, self.length, knots)  # type: ignore[arg-type]
+        from optsched.model.propagate import traced_excess
+
+        return traced_excess(self.dynamics, self.modes, self.length, knots)
 
     def _fine(self, low: float, middle: float, high: float) -> Peak:
         """Parabolas through an enclosed minimum, until they promise nothing more."""

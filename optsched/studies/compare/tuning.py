@@ -14,10 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
-from scipy.stats import qmc
 
 from optsched.arrays import Floats
 from optsched.control.problem import Problem
@@ -159,11 +156,15 @@ class Shapes(ABC):
     def _sample(self) -> Floats:
         """Shapes to begin with: the default one, and a Sobol sequence."""
         count = SAMPLES if len(self.free) < 3 else 2 * SAMPLES
+        from scipy.stats import qmc
+
         points = qmc.Sobol(len(self.free), scramble=False).random(count)
         return np.vstack([[_share(p, self.defaults[p.name]) for p in self.free], points])
 
     def _simplex(self, loss: Any, start: Floats, size: float) -> None:
         """Nelder-Mead in the box; what it tries is remembered by ``loss``."""
+        from scipy.optimize import minimize
+
         corner = start[None] + np.vstack([np.zeros(len(start)), size * np.eye(len(start))])
         # Inwards where the start lies at the upper end: a flat simplex goes nowhere.
         corner = np.where(corner > 1.0, 2.0 * start - corner, corner)
@@ -224,7 +225,7 @@ class Tuner(Shapes):
     ) -> None:
         super().__init__(family, free, fixed)
         self.problem = problem
-        self.dynamics, self.modes = problem.dynamics, problem.modes.padded()
+        self.dynamics, self.modes = problem.dynamics, problem.modes
         self.high = math.log(problem.eta_cap)
         # The best peak falls at most as 1/T, and with the variance of the noise.
         self.low = self.high - math.log(100.0 * problem.horizon) - 2.0 * math.log1p(problem.noise)
@@ -265,6 +266,8 @@ class Tuner(Shapes):
 
 def _scan(loss: Any, near: float | None) -> None:
     """Minimise over one number in [0, 1]."""
+    from scipy.optimize import minimize_scalar
+
     if near is None:
         grid = np.linspace(0.0, 1.0, 9)
         i = int(np.argmin([loss(np.array([x])) for x in grid]))
@@ -334,6 +337,5 @@ def tune(
         If the family or a hyperparameter is not known, free and fixed, or a value not allowed.
     """
     tuner = Tuner(problem, family, free, fixed)
-    with jax.enable_x64(True):
-        shares, peak = tuner.shape()
+    shares, peak = tuner.shape()
     return tuner.result(shares, peak, replay_steps)
