@@ -38,9 +38,7 @@ __all__ = ["plan"]
 @click.option(
     "--warmup",
     type=Number("a whole number of steps >= 0"),
-    default=0,
-    show_default=True,
-    help="Steps of a linear warm-up.",
+    help="Steps of a linear warm-up; that of the pilot runs if not given.",
 )
 @click.option(
     "--floor", type=Number("a number >= 0"), default=0.0, show_default=True, help="Least rate."
@@ -111,9 +109,12 @@ def plan(
     if families is not None:
         names = named_families([name.strip() for name in families.split(",")])
     found = load_fit(law)
-    for name in ("warmup", "from_step"):
-        options[name] = whole_steps(name, options[name])
+    options["from_step"] = whole_steps("from_step", options["from_step"])
     past, assumed = _history(history, history_warmup)
+    told = options["warmup"] is None and past is None and found.warmup > 0
+    if options["warmup"] is None:
+        options["warmup"] = found.warmup if past is None else 0
+    options["warmup"] = whole_steps("warmup", options["warmup"])
     result = run(found, steps, peak=_peak(peak), history=past, **options)
     start = options["from_step"]
     others = rivals(
@@ -138,7 +139,8 @@ def plan(
     if as_json:
         click.echo(json.dumps(_numbers(result, table)))
     else:
-        notes = [*_notes(result), *(f"wrote {path}" for path in (output, plot) if path)]
+        ramp = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
+        notes = [*ramp, *_notes(result), *(f"wrote {path}" for path in (output, plot) if path)]
         show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]

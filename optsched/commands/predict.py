@@ -52,7 +52,7 @@ def predict(
     """Predict the loss of SCHEDULES: files (csv step,lr[,loss], or ours) or names of families.
 
     The last row of a csv is the last step. A family (cosine, linear, wsd_linear, ...) needs
-    --horizon, and has the peak of the pilot runs and the --warmup unless told.
+    --horizon, and has the peak and the warm-up of the pilot runs unless told.
     """
     from optsched.files import PLOT_SUFFIXES, check_writable
 
@@ -76,7 +76,7 @@ def predict(
     from optsched.studies.tables import write_table
 
     found = load_fit(law)
-    warmup = options["warmup"]
+    warmup = found.warmup if options["warmup"] is None else options["warmup"]
     how = reading(options, loss=False)
     given = {}
     for text in schedules:

@@ -42,13 +42,14 @@ MEMBERS, MEMBER_TOL = 40, 1e-4
 
 @dataclass(frozen=True)
 class RunNote:
-    """What a fit keeps of a run: name, number of steps, peak and last rate, last loss."""
+    """What a fit keeps of a run: name, steps, peak and last rate, last loss, steps of warm-up."""
 
     name: str
     horizon: int
     peak: float
     last_rate: float
     last_loss: float
+    warmup: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,11 @@ class Fit:
     def horizon(self) -> int:
         """Steps of the longest run."""
         return max(run.horizon for run in self.runs)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up of the runs; the longest, if they differ."""
+        return max(run.warmup for run in self.runs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,7 +354,12 @@ def _scale(runs: Sequence[Run]) -> Scale:
 def _note(run: Run) -> RunNote:
     last = int(run.steps[-1])
     return RunNote(
-        run.name, last, run.schedule.peak, float(run.schedule(last)), float(run.loss[-1])
+        run.name,
+        last,
+        run.schedule.peak,
+        float(run.schedule(last)),
+        float(run.loss[-1]),
+        min(run.warmup, last),
     )
 
 

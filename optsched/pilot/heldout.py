@@ -7,7 +7,7 @@ law is fitted to the others, and judged where the schedule of that run has left 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,10 @@ def held_out(runs: Sequence[Run], laws: Mapping[str, Law]) -> list[HeldOut]:
     InvalidProblem
         Fewer than two schedules.
     """
+    # Before the first update no law says anything.
+    runs = [
+        replace(run, steps=run.steps[run.steps > 0], loss=run.loss[run.steps > 0]) for run in runs
+    ]
     splits = []
     for run in runs:
         others = [one for one in runs if not same_schedule(one.schedule, run.schedule)]

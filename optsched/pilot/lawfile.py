@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from optsched.checks import whole
 from optsched.errors import BadFile
 from optsched.files import atomic_path
 from optsched.pilot.fitting import Fit, RunNote
@@ -140,4 +141,5 @@ def _run(data: dict[str, Any]) -> RunNote:
         str(note.name),
         int(_number(note.horizon, "horizon of a run", 1.0)),
         *(_number(getattr(note, key), f"{key} of a run", 0.0) for key in RATES_AND_LOSS),
+        warmup=whole("warm-up of a run", note.warmup, 0, note.horizon),
     )

@@ -196,7 +196,7 @@ def plan(
     horizon: int,
     *,
     peak: float | None = None,
-    warmup: int = 0,
+    warmup: int | None = None,
     floor: float = 0.0,
     momentum: float | None = None,
     robust: Robust = "none",
@@ -215,8 +215,9 @@ def plan(
         Number of steps of the whole run.
     peak : float, optional
         Upper bound of the rate; the largest peak of the pilot runs if not given.
-    warmup : int
-        Steps of a linear ramp to the rate at its end: step k has ``(k+1)/(warmup+1)`` of it.
+    warmup : int, optional
+        Steps of a linear ramp to the rate at its end: step k has ``(k+1)/(warmup+1)`` of it. That
+        of the pilot runs if not given, and none where a run is continued.
     floor : float
         Lower bound of the rate after the warm-up.
     momentum : float, optional
@@ -253,6 +254,8 @@ def plan(
     checked_level(level)
     if momentum is not None:
         decay("momentum", momentum)
+    if warmup is None:
+        warmup = found.warmup if history is None else 0
     task, warnings = _checked(found, horizon, peak, warmup, floor, from_step, history, extrapolate)
     objective, start, bound = _objective(task, robust)
     low = np.full(len(start), math.log(max(task.floor, LEAST * task.cap)))
