@@ -126,15 +126,15 @@ def _temporary(target: Path, overwrite: bool) -> Path:
 
 
 def check_input(
-    path: Path, most: int = MOST_BYTES, *, error: type[BadFile] = BadFile
+    path: Path, most: float = MOST_BYTES, *, error: type[BadFile] = BadFile
 ) -> os.stat_result:
     """Raise what reading a file would raise; nothing is opened.
 
     Parameters
     ----------
     path : pathlib.Path
-    most : int
-        Largest size that is read, in bytes.
+    most : float
+        Largest size that is read, in bytes; infinity where a file may be as large as it likes.
     error : type
         What to raise.
 
@@ -153,7 +153,7 @@ def check_input(
         text = getattr(reason, "strerror", None) or reason
         raise error(f"{path}: cannot be read: {text}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise error(f"{path}: cannot be read: is a folder, expected a file")
+        raise error(f"{path}: cannot be read: is a directory, expected a file")
     if not stat.S_ISREG(found.st_mode):
         raise error(f"{path}: is a device, a pipe or a socket, expected a regular file")
     if found.st_size > most:

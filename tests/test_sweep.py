@@ -221,6 +221,22 @@ def test_unusable_cell_files_are_named_and_redone(tmp_path: Path) -> None:
     assert (tmp_path / "cells" / "notes.json").read_text() == "mine"
 
 
+def test_a_cell_that_is_no_file_is_named_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    """A folder with the name of a cell, or a pipe, which would wait for ever: left as they are."""
+    expected = run(tmp_path)
+    folder, pipe = (tmp_path / "cells" / f"{cell_key(cell)}.json" for cell in CELLS[:2])
+    folder.unlink()
+    folder.mkdir()
+    (folder / "inner").write_text("mine")
+    pipe.unlink()
+    os.mkfifo(pipe)
+    for _ in range(2):
+        found = run(tmp_path)
+        assert found == expected and found.resumed == len(CELLS) - 2
+        assert found.corrupt == (f"cells/{folder.name}", f"cells/{pipe.name}")
+    assert (folder / "inner").read_text() == "mine" and pipe.is_fifo()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -12,6 +12,7 @@ import click
 from optsched.commands.common import save_figure, use_compilation_cache
 from optsched.commands.options import Number
 from optsched.errors import BadFile, InvalidProblem
+from optsched.files import check_input
 
 if TYPE_CHECKING:
     from optsched.control.solution import Solution
@@ -123,6 +124,7 @@ def _read(path: str) -> Any:
     suffix = Path(path).suffix.lower()
     if suffix not in (".npy", ".csv"):
         raise BadFile(f"{path}: suffix {suffix!r}, expected .npy or .csv")
+    check_input(Path(path), math.inf)
     try:
         if suffix == ".npy":
             return np.load(path, allow_pickle=False)

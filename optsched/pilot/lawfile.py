@@ -13,7 +13,7 @@ import numpy as np
 
 from optsched.checks import whole
 from optsched.errors import BadFile
-from optsched.files import atomic_path
+from optsched.files import atomic_path, read_bytes
 from optsched.pilot.fitting import Fit, RunNote
 from optsched.pilot.law import LAWS, Prior
 from optsched.pilot.pieces import Scale
@@ -70,9 +70,7 @@ def load_fit(path: PathLike) -> Fit:
     """
     target = Path(path)
     try:
-        data = json.loads(target.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadFile(f"{target}: {error.strerror}") from error
+        data = json.loads(read_bytes(target).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{target}: is no JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:

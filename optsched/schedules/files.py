@@ -26,7 +26,15 @@ import numpy as np
 from optsched.arrays import Floats, Ints
 from optsched.controls import CONTROLS
 from optsched.errors import BadFile
-from optsched.files import SUFFIXES, PathLike, atomic_path, check_suffix, check_writable
+from optsched.files import (
+    MOST_BYTES,
+    SUFFIXES,
+    PathLike,
+    atomic_path,
+    check_input,
+    check_suffix,
+    check_writable,
+)
 
 __all__ = ["MAX_ROWS", "Knotted", "read", "write"]
 
@@ -35,6 +43,9 @@ MAX_ROWS = 10**7
 MAX_HEADER_KNOTS = 4096
 
 _FORMAT = "optsched schedule"
+LARGEST = 2_000_000_000  # bytes of a file that is read
+# Arrays of an npz that are read; any others may be as large as they like.
+_WANTED = ("step", *CONTROLS, "header", "knot_step", *(f"knot_{name}" for name in CONTROLS))
 _ALIASES = {"lr": "eta", "learning_rate": "eta", "momentum": "beta"}
 
 Rows = tuple[Ints, Mapping[str, Floats]]
@@ -121,6 +132,7 @@ def read(path: PathLike, make: Callable[..., Loaded]) -> Loaded:
     """
     target = Path(path)
     check_suffix(target, SUFFIXES)
+    check_input(target, LARGEST)
     parse = {".npz": _read_npz, ".csv": _read_csv, ".json": _read_json}[target.suffix.lower()]
     try:
         return parse(target, make)
@@ -190,9 +202,10 @@ def _read_npz(path: Path, make: Callable[..., Loaded]) -> Loaded:
         if not zipfile.is_zipfile(file):
             raise BadFile("not an npz file, or cut short; expected arrays step and eta")
     with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: _member(archive, name) for name in archive.files}
+        there = list(archive.files)
+        arrays = {name: _member(archive, name) for name in _WANTED if name in there}
     if "step" not in arrays or "eta" not in arrays:
-        found = ", ".join(arrays) or "none"
+        found = ", ".join(there) or "none"
         raise BadFile(f"arrays {found}; expected at least step and eta")
     header = _parse_header(str(arrays["header"])) if "header" in arrays else {}
     rows = {name: arrays[name] for name in ("step", *CONTROLS) if name in arrays}
@@ -201,6 +214,11 @@ def _read_npz(path: Path, make: Callable[..., Loaded]) -> Loaded:
 
 
 def _member(archive: Any, name: str) -> Any:
+    # What it says of its size; a few bytes can be the archive of as many zeros as one likes.
+    size = max((one.file_size for one in archive.zip.infolist() if one.filename == f"{name}.npy"),
+               default=0)  # fmt: skip
+    if size > MOST_BYTES:
+        raise BadFile(f"array {name}: has {size:,} bytes, expected {MOST_BYTES:,} at most")
     try:
         return archive[name]
     except Exception as error:  # zip, zlib and numpy each have their own for a damaged array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from optsched.commands.options import Number
 from optsched.commands.rules.common import json_option, required, show
 from optsched.errors import BadFile, InvalidProblem
+from optsched.files import check_input
 
 __all__ = ["batch", "noise_scale"]
 
@@ -76,6 +78,7 @@ def _listed(kind: str) -> str:
 
 def _measured(file: str, options: dict[str, Any]) -> Any:
     """Noise scale of a file."""
+    check_input(Path(file), math.inf)
     from optsched.rules.batch.noise_scale import RunningNoiseScale, per_example, two_batch
 
     if file.endswith(".npy"):

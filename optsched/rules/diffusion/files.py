@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from optsched.errors import BadFile, InvalidProblem
-from optsched.files import SUFFIXES, atomic_path, check_writable
+from optsched.files import SUFFIXES, atomic_path, check_input, check_writable
 from optsched.rules.diffusion.schedules import NoiseSchedule
 
 __all__ = ["COLUMNS", "load", "save"]
@@ -80,6 +80,7 @@ def load(path: PathLike) -> NoiseSchedule:
     read = {".npz": _read_npz, ".csv": _read_csv, ".json": _read_json}.get(target.suffix.lower())
     if read is None:
         raise BadFile(f"{target}: suffix, expected one of " + ", ".join(SUFFIXES))
+    check_input(target)
     try:
         header, values = read(target)
         if header.get("format") != FORMAT:

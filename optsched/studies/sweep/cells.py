@@ -31,7 +31,7 @@ from typing import IO, Any
 import numpy as np
 
 from optsched.errors import BadFile, InvalidProblem
-from optsched.files import atomic_path
+from optsched.files import atomic_path, read_bytes
 from optsched.version import installed
 
 __all__ = ["Plan", "Row", "Store", "canonical", "cell_key", "open_store", "plain"]
@@ -213,12 +213,12 @@ class Store:
             if name in present:
                 try:
                     rows[key] = self._read(self.folder / CELLS / name, cell)
-                except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                except (BadFile, ValueError, KeyError, TypeError, RecursionError):
                     corrupt.append(f"{CELLS}/{name}")
         return rows, tuple(corrupt)
 
     def _read(self, path: Path, cell: dict[str, Any]) -> Row:
-        found = _unsealed(path.read_text(encoding="utf-8"), "optsched cell")
+        found = _unsealed(read_bytes(path).decode("utf-8"), "optsched cell")
         if found["sweep"] != self.plan.digest or canonical(found["cell"]) != canonical(cell):
             raise ValueError("of another sweep or cell")
         if found["status"] not in ("done", "failed"):
@@ -226,9 +226,16 @@ class Store:
         return Row(cell, **{n: found[n] for n in ("status", "result", "error", "seconds")})
 
     def keep(self, key: str, row: Row) -> None:
-        """Write a finished cell, whole or not at all."""
+        """Write a finished cell, whole or not at all.
+
+        Not over what is no file, as a folder of that name: `load` has said that it is corrupt, and
+        the cell is solved again next time.
+        """
+        target = self.folder / CELLS / f"{key}.json"
+        if target.exists() and not target.is_file():
+            return
         fields = {"sweep": self.plan.digest, **vars(row)}
-        _write(self.folder / CELLS / f"{key}.json", _sealed("optsched cell", fields))
+        _write(target, _sealed("optsched cell", fields))
 
 
 @contextmanager
