@@ -25,7 +25,7 @@ COMMANDS = {
     "rules lmo": f"{MODULE} rules lmo --regime joint --from-tokens 1e9 --to-tokens 1e10"
     " --lr 0.01 --momentum 0.9 --batch 1e5",
     "rules stability": f"{MODULE} rules stability --sharpness 20",
-    "rules extend": f"{MODULE} rules extend --from-steps 1000 --to-steps 4000",
+    "rules extend": f"{MODULE} rules extend --from-horizon 1000 --to-horizon 4000",
     "export": f"{MODULE} export schedule.csv --format torch-snippet",
     "verify, 10^3 steps": f"{MODULE} verify schedule.csv {PROBLEM}",
     "verify, 10^5 steps": f"{MODULE} verify long.csv {PROBLEM}",

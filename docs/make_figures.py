@@ -31,7 +31,7 @@ HORIZONS = (10**3, 10**5, 10**7)
 COMMANDS = {
     "first": "--a 3.5 --b 2 --horizon 1000",
     "momentum": "--a 3.5 --b 5 --horizon 1000 --control eta,beta,nu",
-    "batch-size": "--a 2.5 --b 1.5 --horizon 600 --control batch --samples 1e4 --eta-max 0.3",
+    "batch-size": "--a 2.5 --b 1.5 --horizon 600 --control batch --samples 1e4 --peak 0.3",
     "averaging": "--a 2.5 --b 1.5 --horizon 1000 --control eta,ema",
 }
 COLOURS = ("#56B4E9", "#0072B2", "#000000")

@@ -7,7 +7,6 @@ import sys
 import click
 
 from optsched.commands.lazy import LazyGroup
-from optsched.errors import BadFile, InvalidProblem, OptschedError, SolveFailed
 
 __all__ = ["main"]
 
@@ -64,14 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2
-    except click.ClickException as error:
+    except click.UsageError as error:
         return _fail(error.format_message(), 2)
-    except SolveFailed as error:
-        return _fail(str(error), 1)
-    except (InvalidProblem, BadFile) as error:
-        return _fail(str(error), 2)
-    except OptschedError as error:
-        return _fail(str(error), 1)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
     except OSError as error:  # standard output is gone or full
         return _fail(f"output: {error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):

@@ -292,5 +292,5 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not known" in capsys.readouterr().out
     for bad, field in ((["--rule", "sgd"], "noise_scale"), (["--batch", "-1"], "batch")):
         assert main([*argv, *bad]) == 2
-        assert capsys.readouterr().err.startswith(f"optsched: {field}: ")
+        assert capsys.readouterr().err.startswith(f"optsched: --{field.replace('_', '-')}: ")
     assert main(["rules", "batch", "--batch", "3"]) == 2

@@ -162,7 +162,7 @@ def test_a_solve_that_fails_carries_its_solution() -> None:
 
 # The command line
 
-CLI = ["solve", "--a", "2.5", "--b", "1.5", "--eta-max", "0.3", "--features", "200"]
+CLI = ["solve", "--a", "2.5", "--b", "1.5", "--peak", "0.3", "--features", "200"]
 BATCH = [*CLI, "--control", "batch"]
 
 
@@ -216,24 +216,24 @@ def test_command_line_report(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "start"),
     [
-        ([*BATCH, "--cost", "100", "--horizon", "9"], "horizon: got 9.0"),
-        ([*BATCH, "--cost", "100", "--samples", "9"], "cost: got 100.0"),
-        ([*BATCH, "--samples", "100", "--latency", "1"], "latency: got 1.0"),
-        ([*BATCH, "--samples", "100", "--sample-cost", "1"], "sample_cost: got 1.0"),
-        ([*BATCH, "--cost", "1", "--latency", "2"], "cost: got 1.0"),
-        ([*BATCH, "--cost", "x"], "cost: got 'x'"),
-        ([*BATCH, "--samples", "0.5"], "samples: got 0.5"),
-        ([*BATCH], "horizon: got None"),
-        ([*CLI, "--samples", "100"], "samples: got 100.0"),
-        ([*CLI, "--cost", "100"], "cost: got 100.0"),
-        ([*BATCH, "--samples", "100", "--divisors", "0"], "divisors: got 0.0"),
-        ([*BATCH, "--samples", "100", "--divisors", "2.5"], "divisors: got 2.5"),
-        ([*BATCH, "--samples", "100", "--batch-sizes", "1,x"], "batch_sizes: got '1,x'"),
-        ([*BATCH, "--samples", "9", "--batch-sizes", "1", "--divisors", "4"], "batch_sizes: got"),
-        ([*CLI, "--horizon", "9", "--divisors", "4"], "divisors: got 4.0"),
+        ([*BATCH, "--cost", "100", "--horizon", "9"], "--horizon: got 9.0"),
+        ([*BATCH, "--cost", "100", "--samples", "9"], "--cost: got 100.0"),
+        ([*BATCH, "--samples", "100", "--latency", "1"], "--latency: got 1.0"),
+        ([*BATCH, "--samples", "100", "--sample-cost", "1"], "--sample-cost: got 1.0"),
+        ([*BATCH, "--cost", "1", "--latency", "2"], "--cost: got 1.0"),
+        ([*BATCH, "--cost", "x"], "--cost: got 'x'"),
+        ([*BATCH, "--samples", "0.5"], "--samples: got 0.5"),
+        ([*BATCH], "--horizon: got nothing"),
+        ([*CLI, "--samples", "100"], "--samples: got 100.0"),
+        ([*CLI, "--cost", "100"], "--cost: got 100.0"),
+        ([*BATCH, "--samples", "100", "--divisors", "0"], "--divisors: got 0.0"),
+        ([*BATCH, "--samples", "100", "--divisors", "2.5"], "--divisors: got 2.5"),
+        ([*BATCH, "--samples", "100", "--batch-sizes", "1,x"], "--batch-sizes: got '1,x'"),
+        ([*BATCH, "--samples", "9", "--batch-sizes", "1", "--divisors", "4"], "--batch-sizes: got"),
+        ([*CLI, "--horizon", "9", "--divisors", "4"], "--divisors: got 4.0"),
         (
             [*CLI, "--control", "eta,beta,batch", "--samples", "100", "--divisors", "4"],
-            "divisors: got 4.0",
+            "--divisors: got 4.0",
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_report_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 
 def test_stability_limit_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["solve", *SMALL, "--batch-size", "1", "--eta-max", "5"]
+    argv = ["solve", *SMALL, "--batch", "1", "--peak", "5"]
     numbers = _json(capsys, *argv, "--json")
     assert numbers["eta_cap"] < numbers["eta_max"] and numbers["status"] == "converged"
     assert "stability limit" in numbers["message"]
@@ -154,9 +154,9 @@ def test_long_horizons_are_written_thin(capsys: pytest.CaptureFixture[str], tmp_
         (["--horizon", "10.5"], ["horizon:", "10.5", "whole number"]),
         (["--horizon", "inf"], ["horizon:", "inf"]),
         (["--features", "0"], ["features:", "0"]),
-        (["--eta-max", "0"], ["eta_max:", "0", "> 0"]),
-        (["--eta-max", "-1"], ["eta_max:", "-1"]),
-        (["--batch-size", "0.5"], ["batch_size:", "0.5", ">= 1"]),
+        (["--peak", "0"], ["--peak:", "0", "> 0"]),
+        (["--peak", "-1"], ["--peak:", "-1"]),
+        (["--batch", "0.5"], ["--batch:", "0.5", ">= 1"]),
         (["--noise", "-0.1"], ["noise:", "-0.1", ">= 0"]),
         (["--tol", "0"], ["tol:", "0", "> 0"]),
         (["--method", "magic"], ["method:", "magic", "pontryagin"]),
@@ -216,8 +216,8 @@ def test_verify_reports_broken_constraints(
 ) -> None:
     file = tmp_path / "flat.csv"
     Schedule.from_array(np.linspace(0.5, 0.1, 50)).save(file)
-    options = ["--a", "2", "--b", "1.5", "--warmup", "5", "--eta-min", "0.2"]
-    options += ["--max-change", "0.001", "--eta-max", "0.4"]
+    options = ["--a", "2", "--b", "1.5", "--warmup", "5", "--floor", "0.2"]
+    options += ["--max-change", "0.001", "--peak", "0.4"]
     broken = _json(capsys, "verify", str(file), *options, "--json")["violations"]
     assert len(broken) == 4
     assert (
@@ -244,7 +244,7 @@ def test_underflow_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
 def test_verify_reports_divergence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "wild.csv"
     Schedule.from_array(np.full(3000, 1.9)).save(file)
-    options = ["--a", "2", "--b", "1.5", "--features", "30", "--batch-size", "1"]
+    options = ["--a", "2", "--b", "1.5", "--features", "30", "--batch", "1"]
     numbers = _json(capsys, "verify", str(file), *options, "--json")
     assert numbers["status"] == "diverges" and numbers["excess_loss"] is None
     assert main(["verify", str(file), *options]) == 0

@@ -117,13 +117,13 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("argv", "field"),
     [
-        (["--judge", "loss", "--horizon", "10"], "judge"),
-        (["--judge", "convex"], "horizon"),
-        (["--judge", "convex", "--horizon", "1.5"], "horizon"),
-        (["--judge", "convex", "--horizon", "10", "--a", "2"], "a"),
-        (["--judge", "convex", "--horizon", "10", "--control", "beta"], "control"),
-        (["--judge", "convex", "--horizon", "10", "--batch-size", "2"], "batch_size"),
-        (["--judge", "convex", "--horizon", "10", "--families", "x"], "families"),
+        (["--judge", "loss", "--horizon", "10"], "--judge"),
+        (["--judge", "convex"], "--horizon"),
+        (["--judge", "convex", "--horizon", "1.5"], "--horizon"),
+        (["--judge", "convex", "--horizon", "10", "--a", "2"], "--a"),
+        (["--judge", "convex", "--horizon", "10", "--control", "beta"], "--control"),
+        (["--judge", "convex", "--horizon", "10", "--batch", "2"], "--batch"),
+        (["--judge", "convex", "--horizon", "10", "--families", "x"], "--families"),
     ],
 )
 def test_bad_compare_commands(
@@ -136,7 +136,7 @@ def test_bad_compare_commands(
 
 def test_extend_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.csv"
-    argv = ["rules", "extend", "--cooldown", "0.2", "--from-steps", "50000", "--to-steps"]
+    argv = ["rules", "extend", "--cooldown", "0.2", "--from-horizon", "50000", "--to-horizon"]
     assert main([*argv, "100000", "--peak", "1e-3", "--output", str(plan), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["factor"] == pytest.approx(0.53, abs=0.01)
@@ -148,7 +148,7 @@ def test_extend_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "0.3744" in capsys.readouterr().out
     assert main([*argv, "100000"]) == 0
     assert "needs a checkpoint of step" in capsys.readouterr().out
-    short = ["rules", "extend", "--cooldown", "0.1", "--from-steps", "10", "--to-steps", "11"]
+    short = ["rules", "extend", "--cooldown", "0.1", "--from-horizon", "10", "--to-horizon", "11"]
     assert main([*short, "--output", str(tmp_path / "none.csv")]) == 1
     assert "no factor" in capsys.readouterr().err and not (tmp_path / "none.csv").exists()
 
@@ -181,17 +181,20 @@ def test_cooldown_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "field"),
     [
-        (["extend", "--from-steps", "100"], "to_steps"),
-        (["extend", "--from-steps", "100", "--to-steps", "50"], "to_steps"),
-        (["extend", "--from-steps", "100", "--to-steps", "x"], "to_steps"),
-        (["extend", "--from-steps", "100", "--to-steps", "200", "--cooldown", "-1"], "cooldown"),
+        (["extend", "--from-horizon", "100"], "--to-horizon"),
+        (["extend", "--from-horizon", "100", "--to-horizon", "50"], "--to-horizon"),
+        (["extend", "--from-horizon", "100", "--to-horizon", "x"], "--to-horizon"),
+        (
+            ["extend", "--from-horizon", "100", "--to-horizon", "200", "--cooldown", "-1"],
+            "--cooldown",
+        ),
         (
             ["cooldown", "--horizon", "9", "--from-cooldown", "2", "--to-cooldown", "1"],
-            "from_cooldown",
+            "--from-cooldown",
         ),
         (["convex", "missing.csv"], "missing.csv"),
-        (["convex", "missing.csv", "--norm", "0"], "norm"),
-        (["convex", "missing.csv", "--distance", "-1"], "distance"),
+        (["convex", "missing.csv", "--norm", "0"], "--norm"),
+        (["convex", "missing.csv", "--distance", "-1"], "--distance"),
     ],
 )
 def test_bad_rules(capsys: pytest.CaptureFixture[str], argv: list[str], field: str) -> None:

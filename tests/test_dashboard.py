@@ -153,7 +153,7 @@ def test_command(log_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--plot", str(figure)], "exists already"),
         (["--plot", "x.txt"], "suffix '.txt'"),
         (["--window", "2"], "window: got 2"),
-        (["--optimiser", "adam"], "momentum: got None"),
+        (["--optimiser", "adam"], "--momentum: got nothing"),
     ):
         assert cli.main(["dashboard", str(log_file), *arguments]) == 2
         assert text in capsys.readouterr().err

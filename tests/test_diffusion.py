@@ -238,16 +238,19 @@ def test_files_that_cannot_be() -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, plot = tmp_path / "d.npz", tmp_path / "d.png"
-    argv = ["rules", "diffusion", "--kind", "cosine", "--steps", "1000"]
+    argv = ["rules", "diffusion", "--schedule", "cosine", "--levels", "1000"]
     assert main([*argv, "--output", str(output), "--plot", str(plot), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["alpha_bar_last"] == pytest.approx(2.4288e-9, rel=1e-4)
     assert told["log_snr_50_percent"] == pytest.approx(0.0, abs=0.1)
     np.testing.assert_array_equal(load(output).log_snr, cosine(1000).log_snr)
     assert plot.stat().st_size > 10_000
-    assert main(["rules", "diffusion", "--kind", "edm", "--steps", "18", "--sigma-max", "10"]) == 0
+    assert (
+        main(["rules", "diffusion", "--schedule", "edm", "--levels", "18", "--sigma-max", "10"])
+        == 0
+    )
     assert "exploding" in capsys.readouterr().out
-    assert main([*argv, "--loss", "v", "--form", "exploding", "--json"]) == 0
+    assert main([*argv, "--weighting", "v", "--form", "exploding", "--json"]) == 0
     weighted = json.loads(capsys.readouterr().out)
     assert weighted["form"] == "exploding"
     assert weighted["log_snr_50_percent"] < told["log_snr_50_percent"]
@@ -256,16 +259,16 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "field"),
     [
-        ([], "kind"),
-        (["--kind", "edm"], "steps"),
-        (["--kind", "x", "--steps", "9"], "kind"),
-        (["--kind", "linear", "--steps", "20"], "steps"),
-        (["--kind", "linear", "--steps", "1.5"], "steps"),
-        (["--kind", "cosine", "--steps", "0"], "steps"),
-        (["--kind", "cosine", "--steps", "9", "--rho", "7"], "rho"),
-        (["--kind", "edm", "--steps", "9", "--sigma-min", "90"], "sigma_max"),
-        (["--kind", "edm", "--steps", "9", "--form", "x"], "form"),
-        (["--kind", "edm", "--steps", "9", "--loss", "x"], "loss"),
+        ([], "--schedule"),
+        (["--schedule", "edm"], "--levels"),
+        (["--schedule", "x", "--levels", "9"], "--schedule"),
+        (["--schedule", "linear", "--levels", "20"], "--levels"),
+        (["--schedule", "linear", "--levels", "1.5"], "--levels"),
+        (["--schedule", "cosine", "--levels", "0"], "--levels"),
+        (["--schedule", "cosine", "--levels", "9", "--rho", "7"], "--rho"),
+        (["--schedule", "edm", "--levels", "9", "--sigma-min", "90"], "--sigma-max"),
+        (["--schedule", "edm", "--levels", "9", "--form", "x"], "--form"),
+        (["--schedule", "edm", "--levels", "9", "--weighting", "x"], "--weighting"),
     ],
 )
 def test_bad_commands(capsys: pytest.CaptureFixture[str], argv: list[str], field: str) -> None:

@@ -210,7 +210,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     adamw = ["--optimiser", "adamw", "--momentum", "0.9"]
     found = run(capsys, "--sharpness", "40", *adamw)
     assert found["lr"] == pytest.approx(0.95) and found["preconditioned"]
-    found = run(capsys, "--sharpness", "40", "--error", "2", "--lr", "0.051")
+    found = run(capsys, "--sharpness", "40", "--sharpness-error", "2", "--lr", "0.051")
     assert (found["stable"], found["lr_low"]) == (False, pytest.approx(2.0 / 42.0))
     assert found["sharpest"] == pytest.approx(2.0 / 0.051)
 
@@ -234,23 +234,26 @@ def test_command_on_a_trace(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "sharpness: got None, allowed: exactly one of"),
-        (["--sharpness", "1", "--trace", "log.csv"], "sharpness: got 1.0, allowed: exactly"),
-        (["--sharpness", "1", "--output", "w.csv"], "output: got 'w.csv'"),
-        (["--sharpness", "1", "--horizon", "9"], "horizon: got 9.0, allowed: none without --trace"),
-        (["--sharpness", "1", "--lr", "-1"], "lr: got -1.0"),
-        (["--trace", "nan.csv"], "sharpness: got nan, allowed: finite numbers > 0"),
-        (["--sharpness", "1", "--optimiser", "adamw"], "momentum: got None"),
-        (["--sharpness", "1", "--optimiser", "adamw", "--momentum", "1"], "momentum: got 1.0"),
-        (["--sharpness", "-1"], "sharpness: got -1.0"),
-        (["--sharpness", "many"], "sharpness: got 'many'"),
+        ([], "--sharpness: got nothing, allowed: exactly one of"),
+        (["--sharpness", "1", "--trace", "log.csv"], "--sharpness: got 1.0, allowed: exactly"),
+        (["--sharpness", "1", "--output", "w.csv"], "--output: got 'w.csv'"),
+        (["--sharpness", "1", "--horizon", "9"], "--horizon: got 9.0, allowed: none without"),
+        (["--sharpness", "1", "--lr", "-1"], "--lr: got -1.0"),
+        (["--trace", "nan.csv"], "nan.csv: sharpness: got nan, allowed: finite numbers > 0"),
+        (["--sharpness", "1", "--optimiser", "adamw"], "--momentum: got nothing"),
+        (["--sharpness", "1", "--optimiser", "adamw", "--momentum", "1"], "--momentum: got 1.0"),
+        (["--sharpness", "-1"], "--sharpness: got -1.0"),
+        (["--sharpness", "many"], "--sharpness: got 'many'"),
         (["--trace", "none.csv"], "none.csv: cannot be read"),
         (["--trace", "empty.csv"], "column sharpness: empty"),
         (["--trace", "missing.csv"], "no column 'sharpness'"),
-        (["--trace", "negative.csv"], "sharpness: got -3.0, allowed: finite numbers > 0"),
+        (["--trace", "negative.csv"], "negative.csv: sharpness: got -3.0, allowed: finite"),
         (["--trace", "words.csv"], "line 2: sharpness is 'x', expected a number or nothing"),
         (["--trace", "order.csv"], "line 3: step is 0, expected a whole number above 0"),
-        (["--trace", "good.csv", "--error", "1"], "error: got 1.0, allowed: none with --trace"),
+        (
+            ["--trace", "good.csv", "--sharpness-error", "1"],
+            "--sharpness-error: got 1.0, allowed: none with --trace",
+        ),
         (["--trace", "good.csv", "--output", "w.txt"], "suffix '.txt'"),
     ],
 )

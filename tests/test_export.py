@@ -315,15 +315,18 @@ def test_command(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.npz"], "format: got None, allowed: one of torch-snippet"),
+        (["a.npz"], "--format: got nothing, allowed: one of torch-snippet"),
         (["a.npz", "--format", "torch"], "format: got 'torch'"),
         (["none.npz", "--format", "csv"], "none.npz: cannot be read"),
-        (["a.npz", "--format", "torch-snippet"], "momentum: got None, allowed: ignore or write"),
+        (
+            ["a.npz", "--format", "torch-snippet"],
+            "--momentum-as: got nothing, allowed: ignore or write",
+        ),
         (["a.npz", "--format", "csv", "--momentum", "write"], "momentum: got 'write'"),
         (["a.npz", "--format", "csv", "--points", "1"], "points: got 1"),
-        (["a.npz", "--format", "csv", "--output", "a.npz"], "a.npz: exists"),
-        (["a.npz", "--format", "csv", "--per-update", "0"], "units: got 0"),
-        (["long.json", "--format", "csv"], "points: got None, allowed: the rows to keep"),
+        (["a.npz", "--format", "csv", "--output", "tokens.json"], "tokens.json: exists"),
+        (["a.npz", "--format", "csv", "--per-update", "0"], "--per-update: got 0"),
+        (["long.json", "--format", "csv"], "--points: got nothing, allowed: the rows to keep"),
         (["tokens.json", "--format", "torch-snippet"], "schedule: got \"unit 'tokens'\""),
     ],
 )

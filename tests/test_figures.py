@@ -140,8 +140,8 @@ def test_command_writes_figure_and_tables(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fig9", "--output", "x"], "figure: got 'fig9'"),
-        (["fig3"], "output: got None"),
+        (["fig9", "--output", "x"], "FIGURE: got 'fig9'"),
+        (["fig3"], "--output: got nothing"),
         (["fig3", "--output", "file.txt"], "file.txt: is a file"),
     ],
 )

@@ -217,7 +217,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("name,lr,weight_decay,step,loss\nx,1,1,1,a\n", "line 2: expected numbers"),
         ("name,lr,weight_decay,step,loss\nx,1,1\n", "line 2: expected numbers"),
         ("name,lr,weight_decay,step,loss\nx,1,1,1,1\nx,2,1,2,1\n", "run 'x' has several lr"),
-        ("name,lr,weight_decay,step,loss\n", "runs: got '0 settings'"),
+        ("name,lr,weight_decay,step,loss\n", "RUNS: got '0 settings'"),
         ("name,lr,weight_decay,step,loss\nx,1,1,1,1\nx,1,1,2,1\nx,1,1,2,1\n", "steps of x: got"),
         ("name,lr,weight_decay,step,loss\nx,-1,1,1,1\nx,-1,1,2,1\nx,-1,1,3,1\n", "lr of x: got -1"),
     ],
@@ -254,7 +254,7 @@ def test_bad_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidProblem, match="count: got 0"):
         measure_invariance(sweep(100.0), count=0)
     assert main(["rules", "invariance"]) == 2
-    assert "runs: got None" in capsys.readouterr().err
+    assert "RUNS: got nothing" in capsys.readouterr().err
     assert main(["rules", "invariance", str(tmp_path / "none.csv")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     with pytest.raises(BadFile, match="cannot be read"):

@@ -350,5 +350,6 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_bad_commands(capsys: pytest.CaptureFixture[str], argv: list[str], field: str) -> None:
     assert main([*LMO, *argv]) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith(f"optsched: {field}: ") and shown.err.count("\n") == 1
+    assert shown.err.startswith(f"optsched: --{field.replace('_', '-')}: ")
+    assert shown.err.count("\n") == 1
     assert not Path("x.png").exists()

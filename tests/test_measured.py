@@ -414,14 +414,14 @@ def test_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exact = json.loads(run(capsys, "--eigenvalues", "lam.npy", "w.npy", "--json")[1])
     assert (exact["a"], exact["b"]) == pytest.approx((2.0, 1.5), abs=1e-3)
     assert exact["samples"] is None
-    code, out, _ = run(capsys, "features.npy", "targets.npy", "--plot", "f.png", "--window", "2:30")
+    code, out, _ = run(capsys, "features.npy", "targets.npy", "--plot", "f.png", "--modes", "2:30")
     assert code == 0
     assert "modes 2 to 30" in out
     assert (files / "f.png").stat().st_size > 10_000
 
 
 def test_command_solves_what_it_measured(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--horizon", "100", "--batch-size", "8", "--output", "s.npz", "--json")
+    options = ("--horizon", "100", "--batch", "8", "--output", "s.npz", "--json")
     code, out, err = run(capsys, "features.npy", "targets.npy", *options)
     assert code == 0, err
     solution = json.loads(out)["solution"]
@@ -436,16 +436,16 @@ def test_command_solves_what_it_measured(files: Path, capsys: pytest.CaptureFixt
         ("features.npy", "files: got 'features.npy', allowed: FEATURES and TARGETS"),
         ("features.npy missing.npy", "missing.npy: cannot be read: No such file"),
         ("features.npy targets.txt", "targets.txt: suffix '.txt', expected .npy or .csv"),
-        ("features.npy lam.npy", "targets: got 'shape (100,)'"),
-        ("targets.npy targets.npy", "features: got 'shape (300,)', allowed: a matrix"),
-        ("features.npy targets.npy --window 3", "window: got '3', allowed: FIRST:LAST"),
-        ("features.npy targets.npy --window 0:20", "window: got (0, 20)"),
-        ("features.npy targets.npy --output s.npz", "output: got 's.npz', allowed: nothing wi"),
-        ("features.npy targets.npy --samples 50", "samples: got 50.0, allowed: nothing with"),
+        ("features.npy lam.npy", "TARGETS: got 'shape (100,)'"),
+        ("targets.npy targets.npy", "FEATURES: got 'shape (300,)', allowed: a matrix"),
+        ("features.npy targets.npy --modes 3", "--modes: got '3', allowed: FIRST:LAST"),
+        ("features.npy targets.npy --modes 0:20", "--modes: got (0, 20)"),
+        ("features.npy targets.npy --output s.npz", "--output: got 's.npz', allowed: nothing wi"),
+        ("features.npy targets.npy --samples 50", "--samples: got 50.0, allowed: nothing with"),
         ("features.npy targets.npy --plot a.txt", "a.txt: suffix"),
-        ("features.npy targets.npy --horizon 9 --kind x", "kind: got 'x'"),
-        ("--kernel kernel.npy --eigenvalues lam.npy w.npy", "eigenvalues: got 'lam.npy'"),
-        ("--eigenvalues lam.npy w.npy --center", "center: got True"),
+        ("features.npy targets.npy --horizon 9 --kind x", "--kind: got 'x'"),
+        ("--kernel kernel.npy --eigenvalues lam.npy w.npy", "--eigenvalues: got 'lam.npy'"),
+        ("--eigenvalues lam.npy w.npy --center", "--center: got True"),
         ("bad.npy targets.npy", "bad.npy: "),
         ("empty.csv targets.npy", "empty.csv: no rows"),
     ],

@@ -245,7 +245,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     norms = [pairs(rng) for _ in range(20)]
     lines = ["small_square,big_square", *(f"{s!r},{b!r}" for s, b in norms)]
     (tmp_path / "norms.csv").write_text("\n".join(lines))
-    csv = [str(tmp_path / "norms.csv"), "--small", str(EXAMPLES), "--big", str(BIG)]
+    csv = [str(tmp_path / "norms.csv"), "--small-batch", str(EXAMPLES), "--big-batch", str(BIG)]
     small, big = np.array(norms).T
     assert _run(capsys, *csv)["trace"] == pytest.approx(
         two_batch(small, big, EXAMPLES, BIG).trace, rel=1e-12
@@ -258,20 +258,24 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "argv", "said"),
     [
-        ("", [], "lr: got None"),
-        ("", ["rows.txt"], "file: got"),
-        ("", ["gone.npy"], "gone.npy: cannot be read"),
-        ("nothing", ["rows.npy"], "rows.npy: cannot be read"),
-        ("nothing", ["rows.npy", "--lr", "1"], "lr: got 1.0, allowed: nothing with npy"),
-        ("", ["--lr", "1", "--size", "2"], "size: got 2.0, allowed: nothing without FILE"),
-        ("small_square,big_square\n2,1\n-2,1\n", ["n.csv", "--small", "1", "--big", "2"],
+        ("", "", "--lr: got nothing"),
+        ("", "rows.txt", "FILE: got"),
+        ("", "gone.npy", "gone.npy: cannot be read"),
+        ("nothing", "rows.npy", "rows.npy: cannot be read"),
+        ("nothing", "rows.npy --lr 1", "--lr: got 1.0, allowed: nothing with npy"),
+        ("", "--lr 1 --size 2", "--size: got 2.0, allowed: nothing without FILE"),
+        ("small_square,big_square\n2,1\n-2,1\n", "n.csv --small-batch 1 --big-batch 2",
          "small_square: got -2.0"),
-        ("small_square\n1\n", ["n.csv", "--small", "1", "--big", "2"], "n.csv: no column big"),
-        ("small_square,big_square\n", ["n.csv", "--small", "1", "--big", "2"], "n.csv: no rows"),
-        ("small_square,big_square\n2,x\n", ["n.csv", "--small", "1", "--big", "2"],
+        ("small_square\n1\n", "n.csv --small-batch 1 --big-batch 2",
+         "n.csv: no column big"),
+        ("small_square,big_square\n", "n.csv --small-batch 1 --big-batch 2",
+         "n.csv: no rows"),
+        ("small_square,big_square\n2,x\n", "n.csv --small-batch 1 --big-batch 2",
          "n.csv: line 2, big_square: 'x' is not"),
-        ("small_square,big_square\n2,1\n", ["n.csv", "--small", "1"], "big: got None"),
-        ("small_square,big_square\n2,1\n", ["n.csv", "--small", "2", "--big", "1"], "small: got 2"),
+        ("small_square,big_square\n2,1\n", "n.csv --small-batch 1",
+         "--big-batch: got nothing"),
+        ("small_square,big_square\n2,1\n", "n.csv --small-batch 2 --big-batch 1",
+         "--small-batch: got 2"),
     ],
 )  # fmt: skip
 def test_bad_commands(
@@ -279,12 +283,12 @@ def test_bad_commands(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     content: str,
-    argv: list[str],
+    argv: str,
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if content:
-        Path(argv[0]).write_text(content)
-    assert main(["rules", "noise-scale", *argv]) == 2
+        Path(argv.split()[0]).write_text(content)
+    assert main(["rules", "noise-scale", *argv.split()]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith(f"optsched: {said}") and shown.err.count("\n") == 1

@@ -156,7 +156,7 @@ def test_killed_and_resumed_is_the_same(tmp_path: Path, diagram: PhaseDiagram) -
         (["--a", "1.2:4:0", "--b", "2,3"], "a: got '1.2:4:0'"),
         (["--a", "0.5,2", "--b", "2,3"], "a: got 0.5"),
         (["--a", "1.5,2", "--b", "2,80"], "b: got 80"),
-        (["--a", "1.5,2"], "b: got None"),
+        (["--a", "1.5,2"], "--b: got nothing"),
         (["--a", "1.5,2", "--b", "2,3", "--families", "spiral"], "families: got 'spiral'"),
         (["--a", "1.5,2", "--b", "2,3", "--warmup", "9"], "warmup: got 9"),
         (["--a", "1.5,2", "--b", "2,3", "--dask", "tcp://127.0.0.1:9"], "tcp://127.0.0.1:9"),

@@ -12,19 +12,19 @@ from optsched.rules.batch.noise_scale import LARGEST, RunningNoiseScale, per_exa
 from optsched.rules.batch.scaling import rate_factor
 
 COOLDOWN = "cooldown --horizon 100 --from-cooldown .2 --to-cooldown .4"
-EXTEND = "extend --from-steps 100 --to-steps 400"
+EXTEND = "extend --from-horizon 100 --to-horizon 400"
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (f"{COOLDOWN} --peak 0", "peak: got 0.0, allowed: a finite number > 0"),
-        (f"{COOLDOWN} --peak nan", "peak: got nan"),
-        (f"{EXTEND} --peak -1", "peak: got -1.0"),
-        (f"{EXTEND} --peak nan", "peak: got nan"),
-        ("batch --from-batch 1e-300 --batch 8 --lr 1", "from_batch: got 1e-300, allowed: numbers"),
-        ("batch --from-batch 4 --batch 1e300 --lr 1 --rule sqrt", "batch: got 1e+300"),
-        ("batch --from-batch 4 --batch 8 --lr 1 --rule sgd --noise-scale 1e-300", "noise_scale:"),
+        (f"{COOLDOWN} --peak 0", "--peak: got 0.0, allowed: a finite number > 0"),
+        (f"{COOLDOWN} --peak nan", "--peak: got nan"),
+        (f"{EXTEND} --peak -1", "--peak: got -1.0"),
+        (f"{EXTEND} --peak nan", "--peak: got nan"),
+        ("batch --from-batch 1e-300 --batch 8 --lr 1", "--from-batch: got 1e-300, allowed: num"),
+        ("batch --from-batch 4 --batch 1e300 --lr 1 --rule sqrt", "--batch: got 1e+300"),
+        ("batch --from-batch 4 --batch 8 --lr 1 --rule sgd --noise-scale 1e-300", "--noise-scale:"),
     ],
 )
 def test_numbers_of_rules(argv: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_bad_averages(make, field: str) -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["rules", "ema", "--half-life", "1000", "--from-batch", "256", "--batch", "1024"]
-    assert main([*argv, "--steps", "250", "--json"]) == 0
+    assert main([*argv, "--at-step", "250", "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     assert numbers["half_life"] == pytest.approx(250.0)
     assert numbers["memory"] == pytest.approx(0.5)
@@ -103,10 +103,10 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "field"),
     [
-        ([], "ema"),
-        (["--decay", "0.9", "--window", "3"], "ema"),
-        (["--decay", "0.9", "--batch", "3"], "batch"),
-        (["--decay", "x"], "decay"),
+        ([], "options"),
+        (["--decay", "0.9", "--window", "3"], "options"),
+        (["--decay", "0.9", "--to-batch", "3"], "--to-batch"),
+        (["--decay", "x"], "--decay"),
     ],
 )
 def test_bad_commands(capsys: pytest.CaptureFixture[str], argv: list[str], field: str) -> None:

@@ -354,13 +354,13 @@ def test_bad_ranges_are_one_line(
     assert main(["scaling", "--a", "3.5", "--b", "2", "--horizons", text]) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1
-    assert err.startswith(f"optsched: horizons: got {text!r}, allowed: {allowed}")
+    assert err.startswith(f"optsched: --horizons: got {text!r}, allowed: {allowed}")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "horizons: got None"),
+        ([], "--horizons: got nothing"),
         (["--horizons", "10,20", "--skip", "1"], "horizons: got '2 with skip 1'"),
         (["--horizons", "10,20", "--skip", "-1"], "skip: got"),
         (["--horizons", "10,20", "--skip", "0.5"], "skip: got"),

@@ -25,10 +25,9 @@ def horizon_alone(context: click.Context) -> float:
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if given and name not in OTHERS:
             allowed = "none with --judge convex, whose bound knows the horizon alone"
-            field = option.opts[0].lstrip("-").replace("-", "_")
-            raise InvalidProblem(field, context.params[name], allowed)
+            raise InvalidProblem(name, context.params[name], allowed)
     if context.params["horizon"] is None:
-        raise InvalidProblem("horizon", None, "a whole number of steps; give --horizon")
+        raise InvalidProblem("horizon", None, "a whole number of steps")
     return context.params["horizon"]
 
 

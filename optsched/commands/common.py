@@ -37,7 +37,7 @@ def make_problem(options: dict[str, Any]) -> Any:
     whole = "a whole number of steps, 1 to 10^15"
     for field, allowed in (("a", ABOVE_ONE), ("b", ABOVE_ONE), ("horizon", whole)):
         if options[field] is None:
-            raise InvalidProblem(field, None, f"{allowed}; give --{field}")
+            raise InvalidProblem(field, None, allowed)
     return Problem(**{f.name: options[f.name] for f in fields(Problem) if f.name in options})
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from optsched.commands.bounds import compare_bounds, horizon_alone
+from optsched.commands.command import Command
 from optsched.commands.common import (
     make_problem,
     progress_bar,
     save_figure,
     use_compilation_cache,
 )
-from optsched.commands.options import problem_options_without
+from optsched.commands.options import Choice, control_option, family_names, problem_options_without
 from optsched.errors import InvalidProblem
 
 __all__ = ["compare"]
@@ -23,22 +24,17 @@ JUDGES = ("power-law", "convex")
 WIDTH = 160  # of the table, so that no cell is cut
 
 
-@click.command()
+@click.command(cls=Command)
 @problem_options_without("warmup", "eta_min", "max_change")
-@click.option(
-    "--control",
-    "controls",
-    default="eta",
-    show_default=True,
-    help="What the optimum schedules, with commas; the families schedule the rate alone.",
-)
+@control_option("What the optimum schedules, with commas; the families schedule the rate alone.")
 @click.option(
     "--families",
-    default=None,
+    type=Choice(lambda: ["all", *family_names()], many=True),
     help="Names with commas, or all.  [default: the common ones]",
 )
 @click.option(
     "--judge",
+    type=Choice(JUDGES),
     default="power-law",
     show_default=True,
     help="power-law: the loss on the problem. convex: the worst-case bound of convex optimisation,"
@@ -59,7 +55,7 @@ def compare(context: click.Context, **options: Any) -> None:
     """Tune the schedules people use, and say how far each is from the optimum."""
     from optsched.files import PLOT_SUFFIXES, check_writable
 
-    convex = _by_bound(options["judge"])
+    convex = options["judge"] == "convex"
     problem: Any = horizon_alone(context) if convex else make_problem(options)
     families = _families(options["families"])
     for key, suffixes in (("output", (".csv",)), ("plot", PLOT_SUFFIXES)):
@@ -91,12 +87,6 @@ def compare(context: click.Context, **options: Any) -> None:
         click.echo(json.dumps(result.summary()))
     else:
         _report(result, options["output"], options["plot"])
-
-
-def _by_bound(judge: str) -> bool:
-    if judge not in JUDGES:
-        raise InvalidProblem("judge", judge, "one of " + ", ".join(JUDGES))
-    return judge == "convex"
 
 
 def _families(names: str | None) -> list[str] | None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import make_problem, save_figure, use_compilation_cache
-from optsched.commands.options import Budgets, Number, problem_options_without
+from optsched.commands.options import Budgets, Number, problem_options_without, schedule_type
 from optsched.errors import InvalidProblem
 
 __all__ = ["compute"]
 
 
-@click.command()
+@click.command(cls=Command)
 @problem_options_without("horizon", "features", "samples")
 @click.option(
     "--budgets",
@@ -30,6 +31,7 @@ __all__ = ["compute"]
 )
 @click.option(
     "--schedule",
+    type=schedule_type,
     default="optimal",
     show_default=True,
     help="optimal, constant, power, linear, cosine, wsd, or another family.",
@@ -44,7 +46,7 @@ def compute(**options: Any) -> None:
 
     budgets = options["budgets"]
     if budgets is None:
-        raise InvalidProblem("budgets", None, "LOW:HIGH:COUNT or a list; give --budgets")
+        raise InvalidProblem("budgets", None, "LOW:HIGH:COUNT or a list")
     if options["plot"]:
         check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
     fields = {name: value for name, value in options.items() if name != "samples"}

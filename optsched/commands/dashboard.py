@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import save_figure
 from optsched.commands.options import Number
 from optsched.commands.rules.common import json_option, show
@@ -15,11 +16,11 @@ from optsched.commands.rules.stability import rule_options, update_rule
 __all__ = ["dashboard"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("log", type=click.Path())
 @rule_options
 @click.option(
-    "--window", type=Number("a whole number >= 4"), default=20, show_default=True,
+    "--rows", "window", type=Number("a whole number >= 4"), default=20, show_default=True,
     help="Rows that loss and gradient norm are compared with.",
 )  # fmt: skip
 @click.option("--plot", type=click.Path(), help="One-page figure: .png, .pdf, .svg.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.commands.command import Command
+from optsched.commands.options import Choice
 from optsched.commands.pilot_common import keep_inputs, log_options, reading, warn
 from optsched.errors import InvalidProblem
 
@@ -18,10 +20,12 @@ __all__ = ["fit"]
 CHOICES = ("auto", "fsl", "fsl-sgd", "features", "multi-power", "momentum")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", nargs=-1, type=click.Path())
 @log_options
-@click.option("--law", default="auto", show_default=True, help=f"One of {', '.join(CHOICES)}.")
+@click.option(
+    "--law", type=Choice(CHOICES), default="auto", show_default=True, help=", ".join(CHOICES) + "."
+)
 @click.option("--output", type=click.Path(), help="Law file to write, .json.")
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
 @click.option("--held-out", is_flag=True, help="Judge every law by runs left out in turn.")
@@ -44,8 +48,6 @@ def fit(
     """
     from optsched.files import PLOT_SUFFIXES, check_writable
 
-    if law not in CHOICES:
-        raise InvalidProblem("law", law, "one of " + ", ".join(CHOICES))
     if not runs:
         raise InvalidProblem("runs", "none", "log files of one run or more")
     if output is not None:

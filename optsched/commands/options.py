@@ -4,156 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import click
 
-from optsched.errors import InvalidProblem
+from optsched.commands.values import Budgets, Choice, Grid, Horizons, Number
 
 __all__ = [
     "ABOVE_ONE",
     "Budgets",
+    "Choice",
     "Grid",
     "Horizons",
     "Number",
     "all_features",
+    "control_option",
+    "families_type",
+    "family_names",
     "points_option",
     "problem_options",
     "problem_options_without",
+    "schedule_type",
 ]
-
-MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")
-MOST_POINTS, LONGEST = 10_000, 10**15
-
-
-class Number(click.ParamType):
-    """A number that only has to parse; `Problem` checks its range."""
-
-    name = "number"
-
-    def __init__(self, allowed: str) -> None:
-        self.allowed = allowed
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        try:
-            return float(value)
-        except ValueError:
-            field = param.name if param is not None else "value"
-            raise InvalidProblem(field, value, self.allowed) from None
-
-
-class Grid(click.ParamType):
-    """Increasing numbers: ``LOW:HIGH:COUNT``, evenly spaced, or a list with commas.
-
-    Parameters
-    ----------
-    least : int
-        Fewest numbers that are allowed.
-    """
-
-    name = "low:high:count"
-    unit, example = "numbers", "1.2:4:15 or 1.5,2,3"
-    rule: str = "finite numbers"
-    kind: Callable[[float], Any] = float
-
-    def __init__(self, least: int = 2) -> None:
-        self.least = least
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        if not isinstance(value, str):
-            return tuple(value)
-        try:
-            return self._between(value) if ":" in value else self._listed(value)
-        except ValueError as error:
-            # As it is typed: --a of a plane is kept under another name.
-            field = param.opts[-1].lstrip("-").replace("-", "_") if param is not None else "value"
-            raise InvalidProblem(field, value, str(error)) from None
-
-    def _between(self, text: str) -> tuple[Any, ...]:
-        parts = text.split(":")
-        if len(parts) != 3:
-            raise ValueError(f"three numbers in LOW:HIGH:COUNT, such as {self.example}")
-        low, high = self.number(parts[0]), self.number(parts[1])
-        try:
-            count = float(parts[2])
-        except ValueError:
-            count = math.nan
-        least = max(self.least, 2)
-        if not (least <= count <= MOST_POINTS and count == int(count)):
-            raise ValueError(f"a whole COUNT from {least} to {MOST_POINTS} in LOW:HIGH:COUNT")
-        if not low < high:
-            raise ValueError("LOW below HIGH in LOW:HIGH:COUNT")
-        return self.spread(low, high, int(count))
-
-    def _listed(self, text: str) -> tuple[Any, ...]:
-        numbers = tuple(self.number(part) for part in text.split(","))
-        if len(numbers) < self.least:
-            raise ValueError(f"{self.least} {self.unit} or more, such as {self.example}")
-        if any(x >= y for x, y in pairwise(numbers)):
-            raise ValueError(f"{self.unit} that increase, such as {self.example}")
-        return numbers
-
-    def number(self, text: str) -> Any:
-        """One number; a ValueError says what is allowed."""
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not self.allows(value):
-            raise ValueError(f"{self.rule}, such as {self.example}")
-        return self.kind(value)
-
-    def allows(self, value: float) -> bool:
-        """Whether a number, or NaN for what is none, is allowed."""
-        return math.isfinite(value)
-
-    def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
-        """Numbers from low to high."""
-        inner = (self.between(low, high, i / (count - 1)) for i in range(1, count - 1))
-        return (low, *(self.rounded(x) for x in inner), high)
-
-    def rounded(self, value: float) -> Any:
-        """Without noise, as 1.2:4:15 means 1.4, not 1.4000000000000001."""
-        return float(f"{value:.12g}")
-
-    def between(self, low: float, high: float, share: float) -> float:
-        """The number at a share of the way from low to high."""
-        return low + (high - low) * share
-
-
-class Budgets(Grid):
-    """Increasing budgets: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
-
-    unit, example = "budgets", "1e6:1e12:4 or 1e6,1e8"
-    rule = "numbers from 1 to 1e30"
-
-    def allows(self, value: float) -> bool:
-        return 1.0 <= value <= 1e30
-
-    def between(self, low: float, high: float, share: float) -> float:
-        return low * (high / low) ** share
-
-
-class Horizons(Budgets):
-    """Increasing whole numbers of steps: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
-
-    unit, example = "horizons", "1e2:1e8:13 or 1000,3162,1e4"
-    rule, kind = "whole numbers of steps, 1 to 10^15", int
-
-    def allows(self, value: float) -> bool:
-        return 1.0 <= value <= LONGEST and value == int(value)
-
-    def rounded(self, value: float) -> int:
-        return round(value)
-
-    def spread(self, low: Any, high: Any, count: int) -> tuple[Any, ...]:
-        """Whole numbers of steps from low to high."""
-        steps = super().spread(low, high, count)
-        same = [x for x, y in pairwise(steps) if x == y]
-        if same:
-            raise ValueError(f"a lower COUNT: two of {count} horizons round to {same[0]}")
-        return steps
 
 
 ABOVE_ONE = "a finite number greater than 1, up to 50"
@@ -178,7 +50,8 @@ PROBLEM_OPTIONS = {
         help="Number of features N, or inf.",
     ),
     "batch_size": click.option(
-        "--batch-size",
+        "--batch",
+        "batch_size",
         type=Number("a number >= 1"),
         default=5.0,
         show_default=True,
@@ -192,10 +65,11 @@ PROBLEM_OPTIONS = {
         help="Standard deviation sigma of the label noise.",
     ),
     "eta_max": click.option(
-        "--eta-max",
+        "--peak",
+        "eta_max",
         type=Number("a number > 0"),
         default=None,
-        help="Upper bound of the learning rate; the rate itself if it is no control.  [default:"
+        help="Largest rate that is allowed; the rate itself if it is no control.  [default:"
         " 1; none where momentum is a control]",
     ),
     "warmup": click.option(
@@ -206,11 +80,12 @@ PROBLEM_OPTIONS = {
         help="Steps of a forced linear warm-up.",
     ),
     "eta_min": click.option(
-        "--eta-min",
+        "--floor",
+        "eta_min",
         type=Number("a number >= 0"),
         default=0.0,
         show_default=True,
-        help="Floor of the rate after warm-up.",
+        help="Least rate after the warm-up.",
     ),
     "max_change": click.option(
         "--max-change",
@@ -219,15 +94,19 @@ PROBLEM_OPTIONS = {
         help="Largest change of the rate from one step to the next.",
     ),
     "momentum": click.option(
-        "--momentum",
-        default=None,
-        help=f"One of {', '.join(MOMENTA)}; follows from the controls if not given.",
+        "--optimiser",
+        "momentum",
+        type=Choice(("sgd", "heavy-ball", "nesterov", "qhm"), {"none": "sgd"}),
+        callback=lambda ctx, param, value: "none" if value == "sgd" else value,
+        help="Rule of the update; follows from the controls if not given.",
     ),
     "beta": click.option(
-        "--beta", type=Number("a number in [0, 1)"), help="Momentum, where it is held."
+        "--momentum", "beta", type=Number("a number in [0, 1)"), help="Its beta, where it is held."
     ),
     "nu": click.option(
-        "--nu", type=Number("a number in [0, 1]"), help="Its weight, where it is held."
+        "--nu",
+        type=Number("a number in [0, 1]"),
+        help="Weight nu of the momentum, where it is held.",
     ),
     "ema": click.option(
         "--ema",
@@ -248,6 +127,26 @@ PROBLEM_OPTIONS = {
         help="Budget of samples where batch is a control.  [default: batch size times horizon]",
     ),
 }
+
+
+def family_names() -> list[str]:
+    """Names and short names of the schedule families."""
+    from optsched.schedules.families.registry import ALIASES, FAMILIES
+
+    return [*FAMILIES, *ALIASES]
+
+
+families_type = Choice(family_names, many=True)
+schedule_type = Choice(lambda: ["optimal", *family_names()], free=True)
+
+
+def control_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--control``, with what it means for a command."""
+    names = ("eta", "beta", "nu", "batch", "ema")
+    kind = Choice(names, many=True)
+    return click.option(
+        "--control", "controls", type=kind, default="eta", show_default=True, help=help
+    )
 
 
 # Of studies along horizons or planes, in place of the option of a problem.

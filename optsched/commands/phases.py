@@ -10,8 +10,17 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import save_figure, sweep_progress, use_compilation_cache
-from optsched.commands.options import Grid, Horizons, Number, all_features, problem_options_without
+from optsched.commands.options import (
+    Grid,
+    Horizons,
+    Number,
+    all_features,
+    control_option,
+    families_type,
+    problem_options_without,
+)
 from optsched.errors import InvalidProblem
 
 __all__ = ["phase_diagram"]
@@ -19,7 +28,7 @@ __all__ = ["phase_diagram"]
 TABLE = "phases.csv"
 
 
-@click.command("phase-diagram")
+@click.command("phase-diagram", cls=Command)
 @click.option(
     "--a", "grid_a", type=Grid(1), help="Exponents of the target, LOW:HIGH:COUNT. Required."
 )
@@ -35,15 +44,10 @@ TABLE = "phases.csv"
 )
 @all_features
 @problem_options_without("a", "b", "horizon", "samples", "features")
-@click.option(
-    "--control",
-    "controls",
-    default="eta",
-    show_default=True,
-    help="What is scheduled, with commas; with beta or nu, also where that pays.",
-)
+@control_option("What is scheduled, with commas; with beta or nu, also where that pays.")
 @click.option(
     "--families",
+    type=families_type,
     default="constant,linear,cosine,wsd",
     show_default=True,
     help="Families whose regret is measured at the longest horizon, with commas.",
@@ -68,9 +72,8 @@ def phase_diagram(**options: Any) -> None:
 
     for field in ("grid_a", "grid_b", "output"):
         if options[field] is None:
-            name = field.removeprefix("grid_")
-            allowed = "a folder" if name == "output" else "LOW:HIGH:COUNT, such as 1.2:4:15"
-            raise InvalidProblem(name, None, f"{allowed}; give --{name}")
+            allowed = "a folder" if field == "output" else "LOW:HIGH:COUNT, such as 1.2:4:15"
+            raise InvalidProblem(field, None, allowed)
     if options["plot"]:
         check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
     use_compilation_cache()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optsched.commands.options import Number
+from optsched.commands.options import Choice, Number
 from optsched.errors import BadFile, InvalidProblem
 
 if TYPE_CHECKING:
@@ -37,13 +37,23 @@ LOG_OPTIONS = (
     ),
     click.option(
         "--unit",
+        type=Choice(("steps", "samples", "tokens", "epochs")),
         default="steps",
         show_default=True,
-        help="What a step counts: steps, samples, tokens.",
+        help="What a step counts: steps, samples, tokens, epochs.",
     ),
-    click.option("--per-step", type=Number("a number > 0"), help="Samples or tokens of an update."),
     click.option(
-        "--loss", default="loss", show_default=True, help="loss, train, eval, or a column's name."
+        "--per-update",
+        "per_step",
+        type=Number("a number > 0"),
+        help="Samples or tokens that one update covers.",
+    ),
+    click.option(
+        "--loss",
+        type=Choice(("loss", "train", "eval"), free=True),
+        default="loss",
+        show_default=True,
+        help="loss, train, eval, or a column's name.",
     ),
 )
 

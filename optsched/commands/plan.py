@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import check_rows, kept_rows, save_figure
-from optsched.commands.options import Number, points_option
+from optsched.commands.options import Choice, Number, families_type, points_option
 from optsched.commands.pilot_common import (
     comparison_rows,
     keep_inputs,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-@click.command()
-@click.option("--law", help="Law file that optsched fit wrote. Required.")
+@click.command(cls=Command)
+@click.option("--law", type=click.Path(), help="Law file that optsched fit wrote. Required.")
 @click.option(
     "--horizon", type=Number("a whole number of steps"), help="Steps of the whole run. Required."
 )
@@ -46,6 +47,7 @@ __all__ = ["plan"]
 @click.option("--momentum", type=Number("a number in [0, 1)"), help="Held, written to the file.")
 @click.option(
     "--robust",
+    type=Choice(("none", "mean", "worst")),
     default="none",
     show_default=True,
     help="Minimise for the fit (none), on average over its ensemble (mean), or the worst regret"
@@ -63,7 +65,11 @@ __all__ = ["plan"]
     type=Number("a whole number of steps >= 0"),
     help="Steps of the ramp before the first row of the history.",
 )
-@click.option("--families", help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]")
+@click.option(
+    "--families",
+    type=families_type,
+    help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]",
+)
 @level_option
 @click.option("--extrapolate", is_flag=True, help="Allow a peak that no pilot run had.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
@@ -89,9 +95,9 @@ def plan(
     from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     if law is None:
-        raise InvalidProblem("law", None, "the file of a law; give --law")
+        raise InvalidProblem("law", None, "the file of a law, that optsched fit writes")
     if horizon is None:
-        raise InvalidProblem("horizon", None, "a whole number of steps; give --horizon")
+        raise InvalidProblem("horizon", None, "a whole number of steps")
     steps, rows = whole_steps("horizon", horizon, 1), kept_rows(points)
     if output is not None:
         check_writable(output, force, suffixes=SUFFIXES)

@@ -7,8 +7,10 @@ import math
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from optsched.commands.options import Number
+from optsched.commands.command import Command
+from optsched.commands.options import Number, family_names
 from optsched.commands.pilot_common import (
     comparison_rows,
     keep_inputs,
@@ -24,9 +26,15 @@ from optsched.errors import BadFile, InvalidProblem
 __all__ = ["predict"]
 
 
-@click.command()
-@click.argument("schedules", nargs=-1)
-@click.option("--law", help="Law file that optsched fit wrote. Required.")
+def _names_and_files(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Families, and what the shell knows of files."""
+    families = [CompletionItem(name) for name in family_names() if name.startswith(incomplete)]
+    return [*families, CompletionItem(incomplete, type="file")]
+
+
+@click.command(cls=Command)
+@click.argument("schedules", nargs=-1, type=click.Path(), shell_complete=_names_and_files)
+@click.option("--law", type=click.Path(), help="Law file that optsched fit wrote. Required.")
 @log_options
 @click.option(
     "--horizon", type=Number("a whole number of steps"), help="Steps of a family given by name."
@@ -57,7 +65,7 @@ def predict(
     from optsched.files import PLOT_SUFFIXES, check_writable
 
     if law is None:
-        raise InvalidProblem("law", None, "the file of a law; give --law")
+        raise InvalidProblem("law", None, "the file of a law, that optsched fit writes")
     if not schedules:
         raise InvalidProblem("schedules", "none", "schedule files or names of families")
     if output is not None and len(schedules) > 1:
@@ -130,7 +138,7 @@ def _schedule(
     family = find_family(text)
     if family is not None and not Path(text).exists():
         if horizon is None:
-            raise InvalidProblem("horizon", None, f"a number of steps for {text}; give --horizon")
+            raise InvalidProblem("horizon", None, f"a number of steps, for {text}")
         steps = whole_steps("horizon", horizon, 1)
         ramp = any(p.name == "warmup" for p in family.parameters)
         extra = {"warmup": int(warmup)} if warmup and ramp else {}

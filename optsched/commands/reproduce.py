@@ -10,14 +10,18 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import save_figure, use_compilation_cache
+from optsched.commands.options import Choice
 from optsched.errors import BadFile, InvalidProblem
 
 __all__ = ["reproduce"]
 
+NAMES = ("fig1b", "fig2", "fig3", "fig4", "fig5", "all")
 
-@click.command()
-@click.argument("figure")
+
+@click.command(cls=Command)
+@click.argument("figure", type=Choice(NAMES))
 @click.option("--output", type=click.Path(), help="Folder for the figures and tables. Required.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -26,10 +30,8 @@ def reproduce(figure: str, output: str | None, as_json: bool, force: bool) -> No
     from optsched.studies.figures import FIGURES
     from optsched.studies.figures import reproduce as run
 
-    if figure not in (*FIGURES, "all"):
-        raise InvalidProblem("figure", figure, ", ".join((*FIGURES, "all")))
     if output is None:
-        raise InvalidProblem("output", None, "a folder; give --output")
+        raise InvalidProblem("output", None, "a folder")
     names, folder = list(FIGURES) if figure == "all" else [figure], Path(output)
     _check_folder(folder, names, force)
     use_compilation_cache()

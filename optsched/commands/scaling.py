@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import (
     make_problem,
     progress_bar,
     save_figure,
     use_compilation_cache,
 )
-from optsched.commands.options import Horizons, Number, all_features, problem_options_without
+from optsched.commands.options import (
+    Horizons,
+    Number,
+    all_features,
+    control_option,
+    problem_options_without,
+    schedule_type,
+)
 from optsched.errors import InvalidProblem, SolveFailed
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["scaling"]
 
 
-@click.command()
+@click.command(cls=Command)
 @problem_options_without("horizon", "features")
 @all_features
 @click.option(
@@ -31,15 +39,10 @@ __all__ = ["scaling"]
     type=Horizons(),
     help="LOW:HIGH:COUNT, evenly spaced in log T, or a list with commas. Required.",
 )
-@click.option(
-    "--control",
-    "controls",
-    default="eta",
-    show_default=True,
-    help="What the optimum schedules: any of eta, beta, nu, batch, ema, with commas.",
-)
+@control_option("What the optimum schedules: any of eta, beta, nu, batch, ema, with commas.")
 @click.option(
     "--schedule",
+    type=schedule_type,
     default="optimal",
     show_default=True,
     help="optimal, constant, power, linear, cosine, wsd, or another family: what is followed.",
@@ -65,7 +68,7 @@ def scaling(**options: Any) -> None:
 
     horizons, skip = options["horizons"], options["skip"]
     if horizons is None:
-        raise InvalidProblem("horizons", None, "LOW:HIGH:COUNT or a list; give --horizons")
+        raise InvalidProblem("horizons", None, "LOW:HIGH:COUNT or a list")
     if not (skip >= 0 and float(skip).is_integer()):
         raise InvalidProblem("skip", skip, "a whole number >= 0")
     if options["plot"]:

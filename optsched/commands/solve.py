@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import (
     check_rows,
     kept_rows,
@@ -15,7 +16,7 @@ from optsched.commands.common import (
     save_figure,
     use_compilation_cache,
 )
-from optsched.commands.options import Number, points_option, problem_options
+from optsched.commands.options import Choice, Number, control_option, points_option, problem_options
 from optsched.errors import InvalidProblem
 
 __all__ = ["solve"]
@@ -87,24 +88,16 @@ def _method(name: str | None) -> Any:
         from optsched.control.methods.collocation import Collocation
 
         return Collocation()
-    if name not in METHODS:
-        raise InvalidProblem("method", name, ", ".join(METHODS))
     return Pontryagin() if name == "pontryagin" else Shooting()
 
 
-@click.command()
+@click.command(cls=Command)
 @problem_options
-@click.option(
-    "--control",
-    "controls",
-    default="eta",
-    show_default=True,
-    help="What is scheduled: any of eta, beta, nu, batch, ema, with commas.",
-)
+@control_option("What is scheduled: any of eta, beta, nu, batch, ema, with commas.")
 @click.option(
     "--method",
-    default=None,
-    help=f"One of {', '.join(METHODS)}; default pontryagin, or shooting with --max-change.",
+    type=Choice(METHODS),
+    help=f"{', '.join(METHODS)}.  [default: pontryagin; shooting with --max-change]",
 )
 @click.option(
     "--tol",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import save_figure, use_compilation_cache
-from optsched.commands.options import Number
+from optsched.commands.options import Choice, Number
 from optsched.errors import BadFile, InvalidProblem
 from optsched.files import check_input
 
@@ -23,24 +24,27 @@ __all__ = ["spectrum"]
 FOR_SOLVE = ("batch_size", "eta_max", "noise", "warmup", "output")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("features", type=click.Path(), required=False)
 @click.argument("targets", type=click.Path(), required=False)
 @click.option("--kernel", type=click.Path(), help="A kernel matrix, in place of FEATURES.")
 @click.option("--eigenvalues", type=click.Path(), help="Eigenvalues, with coefficients as TARGETS.")
 @click.option("--samples", type=Number("a number"), help="Samples that --eigenvalues come from.")
 @click.option("--features-total", type=Number("a number"), help="Features behind a kernel.")
-@click.option("--window", help="FIRST:LAST, modes that are fitted.  [default: chosen]")
+@click.option("--modes", "window", help="FIRST:LAST, modes that are fitted.  [default: chosen]")
 @click.option("--center", is_flag=True, help="Take off the means of features and targets.")
 @click.option("--horizon", type=Number("a number of steps"), help="Solve for this many steps too.")
 @click.option(
     "--kind",
+    type=Choice(("measured", "power-law")),
     default="measured",
     show_default=True,
     help="What is solved: measured (in the units of the data) or power-law.",
 )
-@click.option("--batch-size", type=Number("a number >= 1"), help="Of the solve.  [default: 5]")
-@click.option("--eta-max", type=Number("a number > 0"), help="Of the solve.  [default: 1]")
+@click.option(
+    "--batch", "batch_size", type=Number("a number >= 1"), help="Of the solve.  [default: 5]"
+)
+@click.option("--peak", "eta_max", type=Number("a number > 0"), help="Of the solve.  [default: 1]")
 @click.option("--noise", type=Number("a number >= 0"), help="Of the solve.  [default: measured]")
 @click.option("--warmup", type=Number("a number of steps"), help="Of the solve.  [default: 0]")
 @click.option("--output", type=click.Path(), help="Schedule file: .npz, .csv, .json.")
@@ -50,7 +54,6 @@ FOR_SOLVE = ("batch_size", "eta_max", "noise", "warmup", "output")
 def spectrum(**options: Any) -> None:
     """Measure a and b from FEATURES (n x p) and TARGETS (n), .npy or .csv files."""
     from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
-    from optsched.measure.exponents import KINDS
 
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):
         if options[key]:
@@ -58,8 +61,6 @@ def spectrum(**options: Any) -> None:
     for name in FOR_SOLVE:
         if options["horizon"] is None and options[name] is not None:
             raise InvalidProblem(name, options[name], "nothing without --horizon")
-    if options["kind"] not in KINDS:
-        raise InvalidProblem("kind", options["kind"], " or ".join(KINDS))
     measured = _measure(options)
     solution = None if options["horizon"] is None else _solve(measured, options)
     if options["plot"]:

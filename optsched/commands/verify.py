@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import make_problem, use_compilation_cache
 from optsched.commands.options import problem_options
 from optsched.errors import InvalidProblem
@@ -14,7 +15,7 @@ from optsched.errors import InvalidProblem
 __all__ = ["verify"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path())
 @problem_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from optsched.commands.options import Number
+from optsched.commands.command import Command
+from optsched.commands.options import Choice, Number
 from optsched.commands.rules.common import json_option, required, show
 from optsched.errors import BadFile, InvalidProblem
 from optsched.files import check_input
@@ -24,10 +25,10 @@ USED = {
 }
 
 
-@click.command("noise-scale")
+@click.command("noise-scale", cls=Command)
 @click.argument("file", type=click.Path(), required=False)
-@click.option("--small", type=Number("a number >= 1"), help="Small batch of a csv.")
-@click.option("--big", type=Number("a number >= 1"), help="Big batch of a csv.")
+@click.option("--small-batch", "small", type=Number("a number >= 1"), help="Small batch of a csv.")
+@click.option("--big-batch", "big", type=Number("a number >= 1"), help="Big batch of a csv.")
 @click.option(
     "--size",
     type=Number("a whole number >= 1"),
@@ -129,12 +130,13 @@ def _float(text: str | None, where: str) -> float:
         raise BadFile(f"{where}: {text!r} is not a number") from None
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--from-batch", type=Number(SIZE), help="Batch size that was tuned. Required.")
-@click.option("--batch", type=Number(SIZE), help="Batch size to come. Required.")
+@click.option("--to-batch", "batch", type=Number(SIZE), help="Batch size to come. Required.")
 @click.option("--lr", type=Number(SIZE), help="Rate at the first. Required.")
 @click.option(
     "--rule",
+    type=Choice(("linear", "sgd", "sqrt", "sign")),
     default="linear",
     show_default=True,
     help="linear or sgd for SGD, sqrt or sign for Adam and sign methods.",

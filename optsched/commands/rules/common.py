@@ -21,7 +21,7 @@ def required(**options: Any) -> None:
     """Raise for the first option that is not given."""
     for field, value in options.items():
         if value is None:
-            raise InvalidProblem(field, None, f"a value; give --{field.replace('_', '-')}")
+            raise InvalidProblem(field, None, "a value")
 
 
 def show(

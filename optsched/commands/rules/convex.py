@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.options import Number
 from optsched.commands.rules.common import json_option, required, show
 
@@ -17,7 +18,7 @@ ABOVE_ZERO = "a number > 0"
 force_option = click.option("--force", is_flag=True, help="Overwrite existing output files.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path())
 @click.option("--distance", type=Number(ABOVE_ZERO), default=1.0, show_default=True, help="D.")
 @click.option(
@@ -64,9 +65,11 @@ def convex(
     show(numbers, as_json, notes=notes)
 
 
-@click.command()
-@click.option("--from-steps", type=Number(STEPS), help="Steps that the rate was tuned for.")
-@click.option("--to-steps", type=Number(STEPS), help="Steps of the longer run.")
+@click.command(cls=Command)
+@click.option(
+    "--from-horizon", "from_steps", type=Number(STEPS), help="Steps that the rate was tuned for."
+)
+@click.option("--to-horizon", "to_steps", type=Number(STEPS), help="Steps of the longer run.")
 @click.option(
     "--cooldown",
     type=Number(SHARE),
@@ -122,7 +125,7 @@ def extend(
     show(numbers, as_json, notes=notes)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--horizon", type=Number(STEPS), help="Number of steps.")
 @click.option("--from-cooldown", type=Number(SHARE), help="Share that the rate was tuned with.")
 @click.option("--to-cooldown", type=Number(SHARE), help="Share that a rate is wanted for.")

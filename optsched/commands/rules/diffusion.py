@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from optsched.commands.options import Number
+from optsched.commands.command import Command
+from optsched.commands.options import Choice, Number
 from optsched.commands.rules.common import json_option, required, show
 from optsched.errors import InvalidProblem
 
@@ -15,16 +16,32 @@ __all__ = ["diffusion"]
 EDM = ("sigma_min", "sigma_max", "rho")
 
 
-@click.command()
-@click.option("--kind", help="linear (DDPM), cosine or edm. Required.")
-@click.option("--steps", type=Number("a whole number of levels"), help="Levels T. Required.")
+@click.command(cls=Command)
+@click.option(
+    "--schedule",
+    "kind",
+    type=Choice(("linear", "cosine", "edm")),
+    help="linear (DDPM), cosine or edm. Required.",
+)
+@click.option(
+    "--levels", "steps", type=Number("a whole number of levels"), help="Levels T. Required."
+)
 @click.option(
     "--sigma-min", type=Number("a number > 0"), help="edm: least noise.  [default: 0.002]"
 )
 @click.option("--sigma-max", type=Number("a number > 0"), help="edm: most noise.  [default: 80]")
 @click.option("--rho", type=Number("a number > 0"), help="edm: exponent.  [default: 7]")
-@click.option("--form", help="preserving or exploding: what alpha and sigma of the file are.")
-@click.option("--loss", help="Weigh the levels by a loss: epsilon, x0, v, min-snr or edm.")
+@click.option(
+    "--form",
+    type=Choice(("preserving", "exploding")),
+    help="preserving or exploding: what alpha and sigma of the file are.",
+)
+@click.option(
+    "--weighting",
+    "loss",
+    type=Choice(("epsilon", "x0", "v", "min-snr", "edm")),
+    help="Weigh the levels by a loss: epsilon, x0, v, min-snr or edm.",
+)
 @click.option("--output", type=click.Path(), help="All levels: .npz, .csv or .json.")
 @click.option("--plot", type=click.Path(), help="Log SNR and capacity: .png, .pdf, .svg.")
 @json_option

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.options import Number
 from optsched.commands.rules.common import json_option, show
 from optsched.errors import InvalidProblem
@@ -15,15 +16,17 @@ __all__ = ["ema"]
 STEPS = "a number of steps > 0"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--decay", type=Number("a number in [0, 1)"), help="Decay d of the average.")
 @click.option("--half-life", type=Number(STEPS), help="Steps in which its weights halve.")
 @click.option("--time-constant", type=Number(STEPS), help="Steps in which they fall by e.")
 @click.option("--window", type=Number("a number of steps >= 1"), help="Window 1 / (1 - d).")
 @click.option("--for-decay", type=Number(STEPS), help="Steps of a linear decay it stands for.")
 @click.option("--from-batch", type=Number("a number > 0"), help="Batch size that this is for.")
-@click.option("--batch", type=Number("a number > 0"), help="Batch size to carry it to: d^(B/B0).")
-@click.option("--steps", type=Number(STEPS), help="Updates after which bias is shown.")
+@click.option(
+    "--to-batch", "batch", type=Number("a number > 0"), help="Batch size to carry it to: d^(B/B0)."
+)
+@click.option("--at-step", "steps", type=Number(STEPS), help="Updates after which bias is shown.")
 @json_option
 def ema(as_json: bool, **options: Any) -> None:
     """Half-life, window and bias of an exponential moving average, at any batch size."""
@@ -38,12 +41,15 @@ def ema(as_json: bool, **options: Any) -> None:
     }
     given = [name for name in ways if options[name] is not None]
     if len(given) != 1:
-        allowed = "exactly one of " + ", ".join("--" + name.replace("_", "-") for name in ways)
-        raise InvalidProblem("ema", ", ".join(given) or None, allowed)
+        words = {name: "--" + name.replace("_", "-") for name in ways}
+        allowed = "exactly one of " + ", ".join(words.values())
+        raise InvalidProblem(
+            "options", " and ".join(words[name] for name in given) or None, allowed
+        )
     average = ways[given[0]](options[given[0]])
     batch, from_batch = options["batch"], options["from_batch"]
     if (batch is None) != (from_batch is None):
-        raise InvalidProblem("batch", batch, "--batch and --from-batch together")
+        raise InvalidProblem("batch", batch, "--from-batch and --to-batch together")
     if batch is not None:
         average = average.scaled(batch, from_batch)
     numbers = average.summary()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import save_figure
 from optsched.commands.options import Number
 from optsched.commands.rules.common import json_option, required, show
@@ -14,7 +15,7 @@ from optsched.commands.rules.common import json_option, required, show
 __all__ = ["invariance"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", type=click.Path(), required=False)
 @click.option(
     "--count", type=Number("a whole number"), default=5, help="Runs to propose.  [default: 5]"

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.commands.command import Command
 from optsched.commands.common import save_figure
-from optsched.commands.options import Number
+from optsched.commands.options import Choice, Number
 from optsched.commands.rules.common import json_option, required, show
 from optsched.errors import InvalidProblem
 
@@ -19,12 +20,18 @@ __all__ = ["lmo"]
 BUDGET = "a finite number >= 1"
 
 
-@click.command()
-@click.option("--regime", help="fixed-momentum, fixed-batch or joint: what is tuned. Required.")
+@click.command(cls=Command)
+@click.option(
+    "--regime",
+    type=Choice(("fixed-momentum", "fixed-batch", "joint")),
+    help="fixed-momentum, fixed-batch or joint: what is tuned. Required.",
+)
 @click.option("--from-tokens", type=Number(BUDGET), help="Tokens of the run that was tuned.")
 @click.option("--to-tokens", type=Number(BUDGET), help="Tokens of the run to come.")
-@click.option("--from-steps", type=Number(BUDGET), help="Steps of the run that was tuned.")
-@click.option("--to-steps", type=Number(BUDGET), help="Steps of the run to come.")
+@click.option(
+    "--from-horizon", "from_steps", type=Number(BUDGET), help="Steps of the run that was tuned."
+)
+@click.option("--to-horizon", "to_steps", type=Number(BUDGET), help="Steps of the run to come.")
 @click.option("--lr", type=Number("a finite number > 0"), help="Its learning rate. Required.")
 @click.option("--momentum", type=Number("a number in [0, 1)"), help="Its momentum. Required.")
 @click.option("--batch", type=Number(BUDGET), help="Its batch size, in tokens.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optsched.commands.options import Number
+from optsched.commands.command import Command
+from optsched.commands.options import Choice, Number
 from optsched.commands.rules.common import json_option, show
 from optsched.errors import InvalidProblem
 
@@ -23,6 +24,7 @@ def rule_options(command: Any) -> Any:
     options = (
         click.option(
             "--optimiser",
+            type=Choice(("gd", "heavy-ball", "nesterov", "adam", "adamw"), {"sgd": "gd"}),
             default="gd",
             show_default=True,
             help="gd, heavy-ball, nesterov, adam or adamw (of a preconditioned sharpness).",
@@ -30,6 +32,7 @@ def rule_options(command: Any) -> Any:
         click.option("--momentum", type=Number("a number in [0, 1)"), help="beta; Adam's beta1."),
         click.option(
             "--convention",
+            type=Choice(("average", "sum")),
             default="average",
             show_default=True,
             help="average: v = beta v + (1 - beta) g; sum: v = beta v + g, as in torch's SGD.",
@@ -50,15 +53,18 @@ def update_rule(options: dict[str, Any]) -> UpdateRule:
     name, momentum = options["optimiser"], options["momentum"]
     if momentum is None:
         if name in ("heavy-ball", "nesterov", "adam", "adamw"):
-            raise InvalidProblem("momentum", None, "a number in [0, 1); give --momentum")
+            raise InvalidProblem("momentum", None, "a number in [0, 1)")
         momentum = 0.0
     return UpdateRule(name, momentum, options["convention"], options["weight_decay"])
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--sharpness", type=Number(RATE), help="Largest eigenvalue of the Hessian.")
 @click.option(
-    "--error", type=Number("a finite number >= 0"), help="Uncertainty of the sharpness; 0."
+    "--sharpness-error",
+    "error",
+    type=Number("a finite number >= 0"),
+    help="Uncertainty of the sharpness; 0.",
 )
 @click.option("--trace", type=click.Path(), help="csv with step,sharpness, in place of one number.")
 @rule_options

@@ -160,7 +160,7 @@ def _checked(
     text = other_peak(found, peak)
     if text is not None and not extrapolate:
         low, high = found.peaks
-        allowed = f"{low:.6g} to {high:.6g}, the peaks of the runs, unless extrapolate is set"
+        allowed = f"{low:.6g} to {high:.6g}, the peaks of the runs, or any with extrapolate=True"
         raise InvalidProblem("peak", peak, allowed)
     warnings = [] if text is None else [text]
     past = _past(found, history, start)
