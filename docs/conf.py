@@ -29,7 +29,8 @@ autodoc_typehints = "none"  # the docstrings say it, with shapes
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 
-# A source distribution may come without the changelog.
-if not (Path(__file__).parents[1] / "CHANGELOG.md").exists():
-    exclude_patterns.append("changelog.md")
-    suppress_warnings = ["toc.not_readable"]
+# A source distribution may come without them.
+for page in ("changelog", "contributing"):
+    if not (Path(__file__).parents[1] / f"{page.upper()}.md").exists():
+        exclude_patterns.append(f"{page}.md")
+        suppress_warnings = ["toc.not_readable"]
