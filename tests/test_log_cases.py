@@ -383,7 +383,7 @@ def test_other_files_of_runs(tmp_path: Path) -> None:
         ('step,lr,loss,n\n0,.1,3,"a\n1,.1,3,b\n', "line 2: unexpected end of data"),
         (
             "step,lr,loss\n" + "".join(f"{k},{3 - k / 9},{1e-4 * (8 - k)}\n" for k in range(8)),
-            "every rate in 'lr' is above every loss in 'loss': are the names exchanged",
+            "the rates in 'lr' are above the losses in 'loss': are the names exchanged",
         ),
     ],
 )

@@ -242,11 +242,14 @@ def test_the_rate_that_a_trainer_logs(tmp_path: Path) -> None:
 
 def test_ambiguous_rates(tmp_path: Path) -> None:
     names = ["step", "lr-AdamW/pg1", "lr-AdamW/pg2", "loss"]
-    path = table(tmp_path / "l.csv", names, ROWS[0], ROWS[1], ROWS[1], ROWS[2])
+    tenth = [r / 10 for r in ROWS[1]]
+    path = table(tmp_path / "l.csv", names, ROWS[0], tenth, ROWS[1], ROWS[2])
     with pytest.raises(BadLog, match=r"lr-AdamW/pg1, lr-AdamW/pg2 could all be"):
         read_run(path)
     run = read_run(path, columns={"lr": "lr-AdamW/pg2"})
     assert_array_equal(run.schedule(run.steps), ROWS[1])
+    path = table(tmp_path / "l.csv", names, ROWS[0], ROWS[1], ROWS[1], ROWS[2])
+    assert_array_equal(read_run(path).schedule(run.steps), ROWS[1])  # groups of one rate
 
 
 @pytest.mark.parametrize(

@@ -241,9 +241,10 @@ def _check_swapped(loss: Points, rate: Points) -> None:
     """Refuse names of columns that were exchanged, unless the caller has given them."""
     if loss.series.given or rate.series.given:
         return
-    if rate.values.min() > loss.values.max() and loss.values.max() < SMALL:
+    least, most = np.quantile(rate.values, 0.1), np.quantile(loss.values, 0.9)
+    if least > most and most < SMALL:
         raise BadLog(
-            f"{loss.series.table.path}: every rate in {rate.series.value!r} is above every loss in "
+            f"{loss.series.table.path}: the rates in {rate.series.value!r} are above the losses in "
             f"{loss.series.value!r}: are the names exchanged? Give columns={{'lr': ..., 'loss': "
             "...}"
         )

@@ -80,15 +80,14 @@ def find_rate(table: Table, options: Options, *, alone: bool = False) -> Series 
     if "lr" in options.names:
         name = _given(table, "lr", options.names["lr"])
         return Series(table, *_pair(table, options, name), "rate", True)
-    name = first_of(table, RATES, "the learning rate", "lr")
-    if name is None:
-        loose = [column for column in table.columns if is_rate(column)]
-        if len(loose) > 1:
-            raise _several(table, loose, "the learning rate", "lr")
-        if not loose:
-            return None
-        name = loose[0]
-    return Series(table, *_pair(table, options, name), "rate")
+    found = [one for one in table.columns if plain(one) in RATES and not _is_bare(table, one)]
+    found = found or [column for column in table.columns if is_rate(column)]
+    if not found:
+        return None
+    # Of groups, or under two names: any of them, if they are the same.
+    if any(table.columns[one] != table.columns[found[0]] for one in found[1:]):
+        raise _several(table, found, "the learning rate", "lr")
+    return Series(table, *_pair(table, options, found[0]), "rate")
 
 
 def no_rate(table: Table) -> BadLog:
@@ -139,12 +138,16 @@ def first_of(table: Table, names: Sequence[str], what: str, key: str) -> str | N
     for column in table.columns:
         columns.setdefault(plain(column), []).append(column)
     for name in names:
-        found = [one for one in columns.get(name, ()) if not all(map(is_empty, table.columns[one]))]
+        found = [one for one in columns.get(name, ()) if not _is_bare(table, one)]
         if len(found) > 1:
             raise _several(table, found, what, key)
         if found:
             return found[0]
     return None
+
+
+def _is_bare(table: Table, column: str) -> bool:
+    return all(map(is_empty, table.columns[column]))
 
 
 def _several(table: Table, found: Sequence[str], what: str, key: str) -> BadLog:
