@@ -1,7 +1,7 @@
 """Random problems of plain SGD, and whether a solve from another shape ends in a better optimum.
 
 ``python -m benchmarks.local_optima --count 320``: problems of T = 3..10^4 steps, each solved with
-and without the search among neighbouring optima (`optsched.control.methods.neighbours`), and from
+and without the search among neighbouring optima (`optsched.control.rate.neighbours`), and from
 the four best of up to 280 shapes that are constant and then fall as a power, over 1 step to all of
 them.
 """

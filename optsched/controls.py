@@ -1,4 +1,4 @@
-"""Names of the controls, the values they may have, and which go with which kind of momentum."""
+"""Names of the controls, the values they may have, and the kinds of momentum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ __all__ = [
     "MOMENTA",
     "RANGES",
     "control_names",
-    "momentum_name",
 ]
 
 RANGES: dict[str, tuple[str, Callable[[Floats], Bools]]] = {
@@ -44,32 +43,3 @@ def control_names(given: Any) -> tuple[str, ...]:
     if any(name not in CONTROLS for name in names) or len(set(names)) < len(names):
         raise InvalidProblem("controls", ",".join(map(str, given)), allowed)
     return tuple(name for name in CONTROLS if name in names)
-
-
-def momentum_name(
-    given: Any, controls: tuple[str, ...], beta: float | None, nu: float | None
-) -> str:
-    """Kind of momentum that the controls and the held values ask for.
-
-    Raises
-    ------
-    InvalidProblem
-        If they contradict each other, or leave beta or nu without a value.
-    """
-    if given is None:
-        if "nu" in controls or nu is not None:
-            given = "qhm"
-        else:
-            given = "heavy-ball" if "beta" in controls or beta is not None else "none"
-    if given not in MOMENTA:
-        raise InvalidProblem("momentum", given, "one of " + ", ".join(MOMENTA))
-    held = {"beta": beta, "nu": nu}
-    for name, kinds in (("beta", MOMENTA[1:]), ("nu", MOMENTA[3:])):
-        if given in kinds and name not in controls and held[name] is None:
-            raise InvalidProblem(name, None, f"a value, or {name} among the controls, with {given}")
-        if given not in kinds and name in controls:
-            raise InvalidProblem("momentum", given, f"{' or '.join(kinds)} with {name} a control")
-        if held[name] is not None and (given not in kinds or name in controls):
-            why = f"{name} a control" if name in controls else f"momentum {given}"
-            raise InvalidProblem(name, held[name], f"nothing with {why}")
-    return given

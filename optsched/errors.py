@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "BadFile",
     "BadLog",
+    "BadPart",
     "InvalidProblem",
     "MissingExtra",
     "OptschedError",
@@ -48,6 +49,27 @@ class BadFile(OptschedError, ValueError):
 
 class BadLog(BadFile):
     """The log of a run cannot be used; the message names the file, the line and the reason."""
+
+
+class BadPart(OptschedError, TypeError):
+    """An optimiser, objective or method of the user's breaks a rule of its contract.
+
+    Parameters
+    ----------
+    part : str
+        What it is, and its name.
+    rule : str
+        What it has to do.
+    found : str
+        What it does instead.
+    """
+
+    def __init__(self, part: str, rule: str, found: str) -> None:
+        super().__init__(f"{part}: {rule}; {found}")
+        self.part, self.rule, self.found = part, rule, found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.part, self.rule, self.found)
 
 
 class MissingExtra(OptschedError, ImportError):

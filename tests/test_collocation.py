@@ -163,7 +163,7 @@ def test_agrees_with_descent(a: float, b: float, horizon: int, within: float) ->
     iterate = Collocation().run(task)
     other = projected_descent(task.objective, task.start, task.lower, task.upper, tol=1e-8)
     assert iterate.converged, iterate.message
-    assert excess_of(task, iterate.log_eta) <= math.exp(other.value) * (1 + within)
+    assert excess_of(task, iterate.x) <= math.exp(other.value) * (1 + within)
     # The program's own loss differs by the error of the discretisation; none on single steps.
     own = iterate.stats["excess_loss"]
     assert own == pytest.approx(math.exp(other.value), rel=1e-6 if horizon < 40 else 1e-3)
@@ -177,12 +177,12 @@ def test_far_horizon_and_large_batch() -> None:
     other = projected_descent(task.objective, task.start, task.lower, task.upper, tol=1e-7)
     assert iterate.converged, iterate.message
     # Before solve() polishes it; 0.11 % here, as the descent also tunes rates of little influence.
-    assert excess_of(task, iterate.log_eta) <= math.exp(other.value) * (1 + 2e-3)
+    assert excess_of(task, iterate.x) <= math.exp(other.value) * (1 + 2e-3)
 
 
 def changes(task: Task, iterate: Iterate) -> np.ndarray:
     """Changes of the rate per step between knots."""
-    return np.diff(task.mesh.knots(np.exp(iterate.log_eta))) / np.diff(task.mesh.steps)
+    return np.diff(task.mesh.knots(np.exp(iterate.x))) / np.diff(task.mesh.steps)
 
 
 @pytest.mark.parametrize("warmup", [0, 20])
@@ -195,7 +195,7 @@ def test_max_change_is_honoured(warmup: int) -> None:
     assert np.abs(changes(free, unbound)).max() > bound
     assert np.abs(changes(task, iterate)).max() <= bound * (1 + 1e-9)
     assert np.abs(changes(task, iterate)).max() > 0.99 * bound  # it binds
-    best, bounded = excess_of(free, unbound.log_eta), excess_of(task, iterate.log_eta)
+    best, bounded = excess_of(free, unbound.x), excess_of(task, iterate.x)
     assert best < bounded < 3.0 * best
 
 
@@ -203,7 +203,7 @@ def test_loose_max_change_changes_nothing() -> None:
     free = make_task(Problem(3.5, 2.0, 300))
     task = make_task(Problem(3.5, 2.0, 300, max_change=10.0))
     ours, theirs = Collocation().run(task), Collocation().run(free)
-    np.testing.assert_allclose(ours.log_eta, theirs.log_eta, atol=1e-8)
+    np.testing.assert_allclose(ours.x, theirs.x, atol=1e-8)
 
 
 def test_warmup_and_floor() -> None:
@@ -211,8 +211,8 @@ def test_warmup_and_floor() -> None:
     iterate = Collocation().run(task)
     other = projected_descent(task.objective, task.start, task.lower, task.upper, tol=1e-8)
     assert iterate.converged, iterate.message
-    assert np.exp(iterate.log_eta).min() >= 5e-3 * (1 - 1e-12)
-    assert excess_of(task, iterate.log_eta) <= math.exp(other.value) * (1 + 1e-4)
+    assert np.exp(iterate.x).min() >= 5e-3 * (1 - 1e-12)
+    assert excess_of(task, iterate.x) <= math.exp(other.value) * (1 + 1e-4)
 
 
 def test_non_convergence_is_reported() -> None:
@@ -221,7 +221,7 @@ def test_non_convergence_is_reported() -> None:
     assert not iterate.converged
     assert "limit of iterations" in iterate.message
     assert iterate.stats["iterations"] == 1
-    assert task.objective(iterate.log_eta)[0] <= task.objective(task.start)[0] + 1e-12
+    assert task.objective(iterate.x)[0] <= task.objective(task.start)[0] + 1e-12
 
 
 def test_contradicting_bounds_are_reported() -> None:

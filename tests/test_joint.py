@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optsched import Collocation, InvalidProblem, Problem, Schedule, Shooting, Solution, solve
-from optsched.control.joint.coordinates import (
+from optsched.control.joint.hessian import lowest_curvature
+from optsched.control.joint.search import control_nodes
+from optsched.control.joint.starts import named_starts
+from optsched.control.mesh import log_mesh
+from optsched.control.objective import Objective
+from optsched.optimisers.coordinates import (
     Average,
     Batch,
     BoundedSplit,
@@ -21,11 +26,6 @@ from optsched.control.joint.coordinates import (
     SplitRate,
     Weight,
 )
-from optsched.control.joint.hessian import lowest_curvature
-from optsched.control.joint.search import control_nodes
-from optsched.control.joint.starts import named_starts
-from optsched.control.mesh import log_mesh
-from optsched.control.objective import Objective
 from tests.problems import JOINT, Known, qhm_recursion
 
 Floats = np.ndarray

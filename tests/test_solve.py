@@ -362,7 +362,8 @@ def test_bounded_change_at_one_step() -> None:
     [
         ({"problem": None}, "problem"),
         ({"problem": "x"}, "problem"),
-        ({"method": "pontryagin"}, "method"),
+        ({"method": "simplex"}, "method"),
+        ({"method": Pontryagin}, "method"),
         ({"tol": "x"}, "tol"),
         ({"tol": True}, "tol"),
         ({"gap": -1.0}, "gap"),

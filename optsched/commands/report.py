@@ -44,12 +44,10 @@ def _update(p: Problem) -> str:
     if p.rate_only:
         return ""
     parts = [f"schedules {', '.join(p.controls)}"]
-    if p.momentum != "none":
-        parts.append(f"momentum {p.momentum}")
-    for name in ("beta", "nu", "ema", "weight_decay", "samples"):
-        value = getattr(p, name)
-        if value:
-            parts.append(f"{name.replace('_', ' ')} {value:g}")
+    if told := str(p.optimiser):
+        parts.append(told)
+    if p.samples:
+        parts.append(f"samples {p.samples:g}")
     return "; " + ", ".join(parts)
 
 

@@ -17,11 +17,11 @@ from optsched.commands.common import (
     use_compilation_cache,
 )
 from optsched.commands.options import Choice, Number, control_option, points_option, problem_options
+from optsched.control.methods.registry import METHODS, find_method
 from optsched.errors import InvalidProblem
 
 __all__ = ["solve"]
 
-METHODS = ("pontryagin", "collocation", "shooting")
 CLI_GAP = 0.005  # one solve at a time can afford a bound that is refined further
 
 
@@ -53,6 +53,7 @@ def _budget(options: dict[str, Any]) -> Any:
 def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     """Whole batch sizes that are allowed in the file, if any were asked for."""
     from optsched.checks import whole
+    from optsched.optimisers.momentum import SGD
     from optsched.schedules.batches import MAX_DIVIDED, divisors
 
     given, listed = options["divisors"], options["batch_sizes"]
@@ -61,7 +62,7 @@ def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     name = "divisors" if listed is None else "batch_sizes"
     if given is not None and listed is not None:
         raise InvalidProblem("batch_sizes", listed, "nothing beside --divisors")
-    if problem.momentum != "none" or not {"batch_size"} <= {*problem.controls} <= {
+    if not isinstance(problem.optimiser, SGD) or not {"batch_size"} <= {*problem.controls} <= {
         "eta",
         "batch_size",
     }:
@@ -78,25 +79,12 @@ def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     return sizes
 
 
-def _method(name: str | None) -> Any:
-    if name is None:
-        return None
-    from optsched.control.methods.pontryagin import Pontryagin
-    from optsched.control.methods.shooting import Shooting
-
-    if name == "collocation":
-        from optsched.control.methods.collocation import Collocation
-
-        return Collocation()
-    return Pontryagin() if name == "pontryagin" else Shooting()
-
-
 @click.command(cls=Command)
 @problem_options
 @control_option("What is scheduled: any of eta, beta, nu, batch, ema, with commas.")
 @click.option(
     "--method",
-    type=Choice(METHODS),
+    type=Choice(list(METHODS)),
     help=f"{', '.join(METHODS)}.  [default: pontryagin; shooting with --max-change]",
 )
 @click.option(
@@ -149,7 +137,7 @@ def solve(**options: Any) -> None:
     from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     budget = _budget(options)
-    problem, method = make_problem(options), _method(options["method"])
+    problem, method = make_problem(options), options["method"] and find_method(options["method"])
     sizes = _sizes(options, problem)
     points = kept_rows(options["points"])
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):

@@ -20,7 +20,7 @@ from optsched.model.ode import ode_excess_loss
 from optsched.model.replay import Replay, replay
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Stage", "finished"]
+__all__ = ["LEAST_CURVATURE", "Stage", "finished", "replayed"]
 
 
 LEAST_CURVATURE = -1e-4  # of the largest: below it, a negative curvature is more than rounding
@@ -46,6 +46,8 @@ class Stage:
     curvature : float
         Lowest eigenvalue of the Hessian of log E in the free variables, in units of the largest;
         NaN where a global bound makes it needless.
+    finisher : str, optional
+        Name of the method that went on where the one that was asked for had stopped.
     """
 
     task: Task
@@ -57,6 +59,20 @@ class Stage:
     evaluations: int
     starts: tuple[str, ...] = ("relaxed geodesic",)
     curvature: float = math.nan
+    finisher: str | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """Its problem."""
+        return self.task.problem
+
+    def schedule(self) -> Schedule:
+        """The schedule, with held values, so that a file says it all."""
+        mesh, problem = self.task.mesh, self.problem
+        full = self.task.objective.controls(self.iterate.x)
+        for name, value in problem.optimiser.values(problem.controls).items():
+            full.setdefault(name, np.full_like(full["eta"], value))
+        return Schedule.from_knots(mesh.steps, full, horizon=problem.horizon)
 
 
 def _certificate(problem: Problem, stage: Stage, played: Replay, gap: float) -> Certificate:
@@ -131,17 +147,20 @@ def _message(
     )
 
 
-def finished(
-    problem: Problem, method: str, stage: Stage, gap: float, replay_steps: int, began: float
-) -> Solution:
+def replayed(problem: Problem, schedule: Schedule, replay_steps: int) -> Replay:
+    """A schedule of a problem on its exact recursion."""
+    dynamics, nodes = problem.dynamics, problem.replay_modes
+    return replay(problem.spectrum, dynamics, schedule, modes=nodes, max_steps=replay_steps)
+
+
+def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: float) -> Solution:
     """Replay the schedule of a stage and put the evidence together.
 
     Parameters
     ----------
-    problem : Problem
-    method : str
-        Name of the method.
     stage : Stage
+    method : str
+        Name of the method that was asked for.
     gap : float
         At which the global bound is refined no further.
     replay_steps : int
@@ -149,13 +168,8 @@ def finished(
     began : float
         Reading of ``time.perf_counter`` at the start of the solve.
     """
-    spectrum, modes, dynamics = problem.spectrum, problem.modes, problem.dynamics
-    assert spectrum is not None
-    x, mesh = stage.iterate.log_eta, stage.task.mesh
-    controls = _complete(problem, stage.task.objective.controls(x))
-    plain = Schedule.from_knots(mesh.steps, controls, horizon=problem.horizon)
-    nodes = None if problem.scheduled_momentum else modes
-    played = replay(spectrum, dynamics, plain, modes=nodes, max_steps=replay_steps)
+    problem, x, plain = stage.problem, stage.iterate.x, stage.schedule()
+    modes, played = problem.modes, replayed(problem, plain, replay_steps)
     proof = _certificate(problem, stage, played, gap)
     status, message = _message(problem, stage, proof, played.excess_loss)
     stats = {
@@ -166,18 +180,17 @@ def finished(
     }
     j, d = len(modes.lam), stage.audit.states.shape[-1]
     states, costates = stage.audit.states[:, :j], stage.audit.costates[:, :j]
-    flow = isinstance(dynamics, SGD)
     draft = Solution(
         problem=problem,
-        method=method,
+        method=method if stage.finisher is None else f"{method}, finished by {stage.finisher}",
         status=status,
         message=message,
         excess_loss=played.excess_loss,
         bias=played.bias,
         variance=played.variance,
-        ode_excess_loss=ode_excess_loss(modes, dynamics, plain) if flow else math.nan,
-        t=mesh.steps,
-        controls=controls,
+        ode_excess_loss=_flow_loss(problem, plain),
+        t=stage.task.mesh.steps,
+        controls=dict(plain.controls),
         modes=np.array(modes.lam),
         states=states[..., 0] if d == 1 else states,
         costates=costates[..., 0] if d == 1 else costates,
@@ -193,13 +206,9 @@ def finished(
     return Solution(**{**vars(draft), "schedule": schedule})
 
 
-def _complete(problem: Problem, controls: dict[str, Floats]) -> dict[str, Floats]:
-    """The controls at the knots, with held momentum and averaging, so that a file says it all."""
-    full = dict(controls)
-    beta, nu = problem.held_momentum
-    if problem.momentum != "none":
-        for name, value in (("beta", beta), ("nu", nu)):
-            full.setdefault(name, np.full_like(full["eta"], value))
-    if problem.ema is not None:
-        full.setdefault("ema", np.full_like(full["eta"], problem.ema))
-    return full
+def _flow_loss(problem: Problem, schedule: Schedule) -> float:
+    """Loss of the ODE, which is known for plain SGD."""
+    dynamics = problem.dynamics
+    if problem.foreign or not isinstance(dynamics, SGD):
+        return math.nan
+    return ode_excess_loss(problem.modes, dynamics, schedule)

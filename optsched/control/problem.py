@@ -5,33 +5,31 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from optsched.checks import is_number
-from optsched.controls import control_names, momentum_name
+from optsched.controls import control_names
 from optsched.errors import InvalidProblem
-from optsched.model.dynamics import SGD, Dynamics
+from optsched.model.dynamics import Dynamics
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
-from optsched.model.stability import momentum_limit, noise_limit
+from optsched.optimisers.base import Limit, Optimiser, Setting
+from optsched.optimisers.contract import check_dynamics, checked_limit, checked_values
+from optsched.optimisers.momentum import SGD, from_keywords, is_plain, keywords
 
 __all__ = ["Problem"]
 
-PLAIN: dict[str, Any] = {
-    "controls": ("eta",),
-    "momentum": "none",
+UNSAID: dict[str, Any] = {
+    "momentum": None,
     "beta": None,
     "nu": None,
     "ema": None,
     "weight_decay": 0.0,
 }
 JOINT_NODES = 4  # a bin of eigenvalues, good to 1e-4: the replay runs all of them anyway
+NO_NOISE = 1e15  # a batch size
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
-
-
-# Problems of a study differ in their horizons alone, which the limit does not see.
-_known_limit = lru_cache(maxsize=32)(momentum_limit)
 
 
 def _number(name: str, value: Any, allowed: str, check: Callable[[float], bool]) -> float:
@@ -51,7 +49,8 @@ class Problem:
        e_j \leftarrow [1 - 2\eta\lambda_j + \eta^2 (1 + 1/m) \lambda_j^2] e_j
        + (\eta^2/m) \nu_j (E + \sigma^2) ;
 
-    for momentum, averaging and weight decay see `optsched.model.qhm.QHM`.
+    for momentum, averaging and weight decay see `optsched.model.qhm.QHM`, and for an optimiser of
+    your own `optsched.optimisers.base.Optimiser`.
 
     Parameters
     ----------
@@ -93,11 +92,16 @@ class Problem:
         Decay in [0, 1) of the exponential average of the iterates, whose loss then counts.
     weight_decay : float
         Decoupled weight decay, >= 0: ``w -= eta * weight_decay * w``.
+    optimiser : Optimiser, optional
+        Any optimiser, in place of ``momentum``, ``beta``, ``nu``, ``ema`` and ``weight_decay``,
+        which are short for one of the library's own and say what that one is.
 
     Raises
     ------
     InvalidProblem
         Naming the field, its value and what is allowed.
+    BadPart
+        If an optimiser of the user's breaks its contract, naming the rule.
     """
 
     a: float | None = None
@@ -107,7 +111,7 @@ class Problem:
     batch_size: float = 5.0
     noise: float = 0.5
     eta_max: float = None  # type: ignore[assignment]
-    spectrum: Spectrum | None = field(default=None)
+    spectrum: Spectrum = None  # type: ignore[assignment]
     warmup: int = 0
     eta_min: float = 0.0
     max_change: float | None = None
@@ -118,6 +122,7 @@ class Problem:
     samples: float | None = None
     ema: float | None = None
     weight_decay: float = 0.0
+    optimiser: Optimiser = None  # type: ignore[assignment]
     _default_cap: bool = field(init=False, repr=False, compare=False, default=True)
 
     def _put(self, name: str, value: Any) -> None:
@@ -139,8 +144,9 @@ class Problem:
         )
         self._check("batch_size", "a number >= 1, up to 1e15", lambda x: 1.0 <= x <= 1e15)
         self._check("noise", "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9)
-        self._check_update()
+        self._check_optimiser()
         self._check_samples()
+        self._check_dynamics()
         self._check_rate()
 
     def _check_spectrum(self) -> None:
@@ -165,17 +171,28 @@ class Problem:
             self._put(name, value)
         self._put("features", self.spectrum.size)
 
-    def _check_update(self) -> None:
+    def _check_optimiser(self) -> None:
         """Which optimiser it is, and which of its parameters are free."""
-        controls = control_names(self.controls)
-        self._put("controls", controls)
-        self._put("momentum", momentum_name(self.momentum, controls, self.beta, self.nu))
-        for name, allowed, below in (("beta", "[0, 1)", 1.0), ("nu", "[0, 1]", math.inf)):
-            if getattr(self, name) is not None:
-                self._check(name, f"a number in {allowed}", lambda x: 0.0 <= x <= 1.0 and x < below)  # noqa: B023
-        if self.ema is not None:
-            self._check("ema", "a number in [0, 1)", lambda x: 0.0 <= x < 1.0)
-        self._check("weight_decay", "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9)
+        self._put("controls", control_names(self.controls))
+        said = {name: getattr(self, name) for name in UNSAID}
+        if self.optimiser is None:
+            self._put("optimiser", from_keywords(self.controls, **said))
+        else:
+            for name, value in said.items():
+                if value != UNSAID[name]:
+                    raise InvalidProblem(name, value, "nothing beside an optimiser")
+            if not isinstance(self.optimiser, Optimiser):
+                allowed = "an Optimiser, such as HeavyBall(0.9)"
+                raise InvalidProblem("optimiser", self.optimiser, allowed)
+        self.optimiser.check(self.controls)
+        for name, value in (keywords(self.optimiser) or UNSAID).items():
+            self._put(name, value)
+
+    def _check_dynamics(self) -> None:
+        """Refuse an optimiser of the user's that breaks its contract."""
+        if self.foreign:
+            checked_values(self.optimiser, self.controls)
+            check_dynamics(self.part, self.dynamics, self._given)
 
     def _check_samples(self) -> None:
         if "batch_size" not in self.controls:
@@ -186,18 +203,17 @@ class Problem:
             self._put("samples", self.batch_size * self.horizon)
         rule = f"a number >= {self.horizon}, one a step, up to 1e30"
         self._check("samples", rule, lambda x: self.horizon <= x <= 1e30)
-        assert self.samples is not None
-        self._put("batch_size", self.samples / self.horizon)
+        self._put("batch_size", self.samples / self.horizon)  # type: ignore[operator]
 
     def _check_rate(self) -> None:
         self._put("_default_cap", self.eta_max is None)
+        bounded = self.limit.hard
         if self.eta_max is None:
-            free = self.scheduled_momentum and "eta" in self.controls
-            self._put("eta_max", math.inf if free else 1.0)
-        if self.eta_max != math.inf or not self.scheduled_momentum:
+            self._put("eta_max", 1.0 if bounded or self.rate_held else math.inf)
+        if self.eta_max != math.inf or bounded:
             self._check("eta_max", "a number > 0, 1e-100 or more", lambda x: x >= 1e-100)
         if "eta" not in self.controls and self.eta_max >= self.stability_limit:
-            limit = f"below {self.stability_limit:.6g}, the {self.limit_name}, as eta is held there"
+            limit = f"below {self.limit.rate:.6g}, the {self.limit.name}, as eta is held there"
             raise InvalidProblem("eta_max", self.eta_max, limit)
         rule = f"a whole number, 0 to {self.horizon - 1}"
         self._check("warmup", rule, lambda x: 0 <= x < self.horizon, whole=True)
@@ -222,9 +238,15 @@ class Problem:
         return None if self._default_cap else self.eta_max
 
     @property
-    def scheduled_momentum(self) -> bool:
-        """Whether beta or nu is a control."""
-        return "beta" in self.controls or "nu" in self.controls
+    def foreign(self) -> bool:
+        """Whether any part of its dynamics is the user's: a subclass may differ in anything."""
+        return type(self) is not Problem or keywords(self.optimiser) is None
+
+    @property
+    def part(self) -> str:
+        """Whose dynamics it is, for messages."""
+        name = "" if type(self) is Problem else f" in {type(self).__name__}"
+        return f"optimiser {self.optimiser.name}{name}"
 
     @property
     def rate_held(self) -> bool:
@@ -234,42 +256,31 @@ class Problem:
     @property
     def rate_only(self) -> bool:
         """Whether this is the learning rate of plain SGD alone, with its global bound."""
-        return self.controls == ("eta",) and isinstance(self.dynamics, SGD)
+        own = type(self) is Problem and is_plain(self.optimiser)
+        return own and self.controls == ("eta",)
 
     @cached_property
+    def limit(self) -> Limit:
+        """Stability limit of the optimiser; without noise where the batch size is scheduled."""
+        if "batch_size" not in self.controls:
+            return checked_limit(self.optimiser, self._given)
+        found = checked_limit(self.optimiser, replace(self._given, batch_size=NO_NOISE))
+        return found._replace(name="limit without noise") if found.hard else found
+
+    @property
     def stability_limit(self) -> float:
         """Largest stable constant rate of the exact recursion.
 
         Where beta or nu is a control, the noise limit 2m/trace of heavy ball, to leading order;
         where the batch size is one, the limit without noise.
         """
-        assert self.spectrum is not None
-        m = 1e15 if "batch_size" in self.controls else self.batch_size
-        if self.scheduled_momentum:
-            return noise_limit(self.spectrum, m)
-        limit = _known_limit if isinstance(self.spectrum, PowerLawSpectrum) else momentum_limit
-        return limit(self.spectrum, m, *self.held_momentum)
+        return self.limit.rate
 
     @property
     def contains_plain(self) -> bool:
         """Whether plain SGD with its rate scheduled is one of several choices."""
-        held = self.momentum != "none" and not self.scheduled_momentum
-        extra = held or self.ema is not None or self.weight_decay > 0.0
-        return "eta" in self.controls and not self.rate_only and not extra
-
-    @property
-    def limit_name(self) -> str:
-        """What bounds a constant rate, in words."""
-        if self.scheduled_momentum:
-            return "noise limit 2m/sum(lambda)"
-        return "limit without noise" if "batch_size" in self.controls else "stability limit"
-
-    @property
-    def held_momentum(self) -> tuple[float, float]:
-        """Values of beta and nu where they are held."""
-        beta = 0.0 if self.beta is None else self.beta
-        nu = {"none": 0.0, "heavy-ball": 1.0, "nesterov": beta}.get(self.momentum)
-        return beta, (self.nu if self.nu is not None else 0.0) if nu is None else nu
+        inside = self.optimiser.plain(self.controls) is not None
+        return inside and not (self.rate_held or self.rate_only)
 
     @property
     def eta_cap(self) -> float:
@@ -277,7 +288,7 @@ class Problem:
 
         With scheduled momentum ``eta_max`` alone: large rates are stable there for a while.
         """
-        return self.eta_max if self.scheduled_momentum else min(self.eta_max, self.stability_limit)
+        return min(self.eta_max, self.limit.rate) if self.limit.hard else self.eta_max
 
     @property
     def phase(self) -> str:
@@ -290,43 +301,50 @@ class Problem:
     def modes(self) -> Modes:
         """Quadrature nodes, accurate up to the largest reachable intrinsic time.
 
-        With scheduled momentum fewer of them: they are not used for replays.
+        Where the stability limit is not a hard one fewer of them: see `replay_modes`.
         """
-        assert self.spectrum is not None
-        rate = self.eta_cap
-        if not self.scheduled_momentum:
-            return self.spectrum.modes(rate * self.horizon)
-        # A rate beyond the noise limit pays for free nu only, and then at most as T.
-        free = self.horizon / self.spectrum.largest if self.momentum != "heavy-ball" else 0.0
-        rate = min(rate, max(10.0 * self.stability_limit, free))
+        if self.limit.hard:
+            return self.spectrum.modes(self.eta_cap * self.horizon)
+        rate = min(self.eta_cap, self.optimiser.reach(self.setting))
         return self.spectrum.modes(rate * self.horizon, nodes=JOINT_NODES)
+
+    @property
+    def replay_modes(self) -> Modes | None:
+        """`modes` where they are good enough for a replay."""
+        return self.modes if self.limit.hard else None
+
+    @property
+    def _given(self) -> Setting:
+        """What an optimiser may know, before it is known which rates are stable."""
+        m, sigma2 = self.batch_size, self.noise**2
+        return Setting(self.spectrum, self.horizon, m, sigma2, self.controls)
+
+    @property
+    def setting(self) -> Setting:
+        """What an optimiser may know of this problem."""
+        ends = {"floor": self.eta_min, "cap": self.eta_cap, "limit": self.limit.rate}
+        return replace(self._given, **ends)
 
     @property
     def dynamics(self) -> Dynamics:
         """The exact recursion of this problem."""
-        averaged = self.ema is not None or "ema" in self.controls
-        if self.momentum == "none" and not averaged and not self.weight_decay:
-            return SGD(self.batch_size, self.noise**2)
-        from optsched.model.qhm import QHM
-
-        beta, nu = self.held_momentum
-        return QHM(
-            self.batch_size,
-            self.noise**2,
-            beta,
-            nu,
-            self.ema or 0.0,
-            self.weight_decay,
-            momentum=self.momentum != "none",
-            averaged=averaged,
-            decayed=self.weight_decay > 0.0,
-        )
+        return self.optimiser.dynamics(self._given)
 
     @property
     def plain(self) -> Problem:
         """The same for the learning rate of plain SGD alone, at the mean batch size."""
-        changes = {**PLAIN, "eta_max": self.given_eta_max}
-        return self if self.rate_only else self.replace(**changes)
+        if self.rate_only:
+            return self
+        # Of a subclass too: its dynamics may be another one.
+        same = {f.name: getattr(self, f.name) for f in fields(Problem) if f.init}
+        changes = {"controls": ("eta",), "optimiser": SGD(), "eta_max": self.given_eta_max}
+        if isinstance(self.spectrum, PowerLawSpectrum):
+            changes["spectrum"] = None
+        return Problem(**{**same, **UNSAID, **changes, "samples": None})
+
+    def freed(self, names: Sequence[str], **changes: Any) -> Problem:
+        """A copy with these controls, none of which the optimiser holds any longer."""
+        return self.replace(controls=names, optimiser=self.optimiser.freed(names), **changes)
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed, validated again; defaults follow the changes."""
@@ -336,4 +354,8 @@ class Problem:
             changes = {"eta_max": None, **changes}
         if "controls" in changes:
             changes = {"momentum": None, "samples": None, **changes}
+        if "optimiser" in changes or keywords(self.optimiser) is None:
+            changes = {**UNSAID, **changes}
+        else:  # it follows from the others
+            changes = {"optimiser": None, **changes}
         return replace(self, **changes)

@@ -106,6 +106,7 @@ class Solution:
             "bias": self.bias,
             "variance": self.variance,
             "control": ",".join(problem.controls),
+            "optimiser": problem.optimiser.name,
             "momentum": problem.momentum,
             "beta": problem.beta,
             "nu": problem.nu,

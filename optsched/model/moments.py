@@ -18,13 +18,17 @@ momentum is never aliased, at a cost that grows as log n.
 from __future__ import annotations
 
 import abc
+import math
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from itertools import combinations_with_replacement
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from optsched.arrays import Floats
 from optsched.model.dynamics import BlockMaps, Blocks, Controls, Dynamics
 from optsched.model.spectrum import Modes
 from optsched.model.unrolled import (
@@ -40,10 +44,31 @@ from optsched.model.unrolled import (
     times,
 )
 
-__all__ = ["LinearOptimiser", "Transition"]
+__all__ = ["LinearOptimiser", "Transition", "pytree"]
 
+T = TypeVar("T")
 
 BATCH = 32  # blocks
+STATIC = ("bool", "int", "str")
+
+
+@dataclass_transform(frozen_default=True)
+def pytree(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass that is a JAX pytree.
+
+    Fields annotated as ``bool``, ``int`` or ``str`` are static, and each of their values has
+    compiled code of its own; all others are data: numbers, arrays, or pytrees of them.
+
+    Parameters
+    ----------
+    cls : type
+        Such as a subclass of `optsched.model.dynamics.Dynamics`.
+    """
+    made: Any = dataclass(frozen=True)(cls)
+    kinds = {f.name: f.type if isinstance(f.type, str) else f.type.__name__ for f in fields(made)}
+    data = [name for name, kind in kinds.items() if kind not in STATIC]
+    static = [name for name, kind in kinds.items() if kind in STATIC]
+    return jax.tree_util.register_dataclass(made, data_fields=data, meta_fields=static)
 
 
 class Transition(NamedTuple):
@@ -157,26 +182,71 @@ def _doubled(change: Matrix, source: Vector, steps: Array, depth: int, unit: Arr
     return jax.lax.scan(jax.checkpoint(double), one, more)[0]
 
 
+@dataclass(frozen=True)
 class LinearOptimiser(Dynamics):
     """Second moments of a linear optimiser; subclasses give its step on one mode.
 
-    Every control has a fixed value as a field of its name, which a control of that name replaces.
+    A subclass is decorated with `optsched.model.moments.pytree` and has fields ``batch_size`` and
+    ``sigma2``. Every control in ``held`` has a fixed value as a field of its name, which a control
+    of that name replaces.
     """
 
+    _: KW_ONLY
+    depth: int = 20  # halves of blocks have less than 2^depth steps
+    doubling: bool = False  # the number of steps of every block is 0 or a power of two
+
     max_gain: ClassVar[float] = 0.99
-    held: ClassVar[tuple[str, ...]]  # controls that have a field for their fixed value
-    batch_size: Array | float
-    depth: int  # halves of blocks have less than 2^depth steps
-    doubling: bool  # the number of steps of every block is 0 or a power of two
+    held: ClassVar[tuple[str, ...]] = ("batch_size",)  # controls that have a field
+    batch_size: Any
 
     @property
-    @abc.abstractmethod
     def size(self) -> int:
         """Number p of variables a mode; the error of the iterate is the first."""
+        return len(self.begin)
 
     @abc.abstractmethod
     def transition(self, lam: Array, controls: Controls) -> Transition:
         """One step on a mode at scalar controls, all of them."""
+
+    def sample_noise(self, lam: Array, nu: Array) -> tuple[Entry, Entry]:
+        r"""Variance on a mode of the gradient of one sample, as spectral energy.
+
+        Coefficients of the mode's own :math:`E e^2` and of the loss L; :math:`\lambda^2` and
+        :math:`\nu` for Gaussian features. A batch of m has 1/m of it.
+        """
+        return lam * lam, nu
+
+    @property
+    def begin(self) -> list[float]:
+        """Every variable at w = 0, in units of the error of the iterate; by default that alone."""
+        return [1.0]
+
+    @property
+    def judged(self) -> int:
+        """The variable that is the error of the weights that count, the iterate by default."""
+        return 0
+
+    def initial(self, modes: Modes) -> Array:
+        begin = self.begin
+        weight = jnp.asarray([begin[i] * begin[j] for i, j in self.pairs])
+        return jnp.asarray(modes.mu)[:, None] * weight
+
+    def _square(self, modes: Modes, index: int) -> Array:
+        weight = jnp.asarray([1.0 if pair == (index, index) else 0.0 for pair in self.pairs])
+        return jnp.ones_like(jnp.asarray(modes.lam))[:, None] * weight
+
+    def readout(self, modes: Modes) -> Array:
+        return self._square(modes, self.judged)
+
+    def feedback(self, modes: Modes) -> Array:
+        return self._square(modes, 0)
+
+    def for_blocks(self, lengths: Floats) -> LinearOptimiser:
+        # In steps of four, so that compiled code is shared between meshes.
+        bits = math.floor(math.log2(max(float(np.max(lengths)), 1.0))) + 1
+        whole = np.log2(lengths[lengths > 0.0])
+        doubling = bool((whole == np.floor(whole)).all())
+        return replace(self, depth=4 * -(-bits // 4), doubling=doubling)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -196,9 +266,10 @@ class LinearOptimiser(Dynamics):
         kick = self.transition(lam, noise).kick
         share = 1.0 / noise["batch_size"]
         heat = [times(times(kick[i], kick[j]), share) for i, j in self.pairs]
+        own, fed = self.sample_noise(lam, nu)
         for row, h in zip(change, heat, strict=True):
-            row[0] = add(row[0], times(h, lam * lam))
-        return change, [times(h, nu) for h in heat]
+            row[0] = add(row[0], times(h, own))
+        return change, [times(h, fed) for h in heat]
 
     def change(self, modes: Modes, controls: Controls) -> tuple[Matrix, Vector]:
         return self._moments(jnp.asarray(modes.lam), jnp.asarray(modes.nu), controls, controls)

@@ -12,30 +12,17 @@ decoupled from the gradient (Loshchilov & Hutter, ICLR 2019).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from optsched.arrays import Floats
 from optsched.model.dynamics import Controls
-from optsched.model.moments import LinearOptimiser, Transition
-from optsched.model.spectrum import Modes
+from optsched.model.moments import LinearOptimiser, Transition, pytree
 
 __all__ = ["QHM"]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["batch_size", "sigma2", "beta", "nu", "ema", "weight_decay"],
-    meta_fields=["momentum", "averaged", "decayed", "depth", "doubling"],
-)
-@dataclass(frozen=True)
+@pytree
 class QHM(LinearOptimiser):
     r"""SGD with quasi-hyperbolic momentum on Gaussian features, exactly.
 
@@ -60,10 +47,8 @@ class QHM(LinearOptimiser):
         Decoupled decay omega.
     momentum, averaged, decayed : bool
         Which parts there are; the state is kept as small as they allow.
-    depth : int
-        Halves of blocks have less than ``2**depth`` steps.
-    doubling : bool
-        Every block has a power of two of steps: half the work.
+    depth, doubling
+        See `LinearOptimiser`.
     """
 
     batch_size: Array | float
@@ -75,8 +60,6 @@ class QHM(LinearOptimiser):
     momentum: bool = True
     averaged: bool = False
     decayed: bool = False
-    depth: int = 20
-    doubling: bool = False
 
     held: ClassVar[tuple[str, ...]] = ("batch_size", "beta", "nu", "ema")
     takes: ClassVar[tuple[str, ...]] = ("eta", *held)
@@ -88,33 +71,14 @@ class QHM(LinearOptimiser):
         return ["e", *(name for name, there in parts if there)]
 
     @property
-    def size(self) -> int:
-        return len(self.variables)
+    def begin(self) -> list[float]:
+        # The target is minus the error at w = 0.
+        first = {"e": 1.0, "v": 0.0, "average": 1.0, "target": -1.0}
+        return [first[name] for name in self.variables]
 
-    def for_blocks(self, lengths: Floats) -> QHM:
-        # In steps of four, so that compiled code is shared between meshes.
-        bits = math.floor(math.log2(max(float(np.max(lengths)), 1.0))) + 1
-        whole = np.log2(lengths[lengths > 0.0])
-        doubling = bool((whole == np.floor(whole)).all())
-        return replace(self, depth=4 * -(-bits // 4), doubling=doubling)
-
-    def initial(self, modes: Modes) -> Array:
-        # w = 0, so that both errors are minus the target.
-        sign = {"e": -1.0, "v": 0.0, "average": -1.0, "target": 1.0}
-        first = [sign[name] for name in self.variables]
-        weight = jnp.asarray([first[i] * first[j] for i, j in self.pairs])
-        return jnp.asarray(modes.mu)[:, None] * weight
-
-    def _square(self, modes: Modes, name: str) -> Array:
-        i = self.variables.index(name)
-        weight = jnp.asarray([1.0 if pair == (i, i) else 0.0 for pair in self.pairs])
-        return jnp.ones_like(jnp.asarray(modes.lam))[:, None] * weight
-
-    def readout(self, modes: Modes) -> Array:
-        return self._square(modes, "average" if self.averaged else "e")
-
-    def feedback(self, modes: Modes) -> Array:
-        return self._square(modes, "e")
+    @property
+    def judged(self) -> int:
+        return self.variables.index("average" if self.averaged else "e")
 
     def transition(self, lam: Array, controls: Controls) -> Transition:
         eta, beta = controls["eta"], controls["beta"]

@@ -102,7 +102,6 @@ def _fixed_rates(phase: Phase, told: Told) -> tuple[Panel, Exponent]:
 
 def _constant_loss(problem: Problem, rate: float, horizon: int) -> float:
     """Replayed loss of a constant rate; NaN where it diverges."""
-    assert problem.spectrum is not None
     schedule = FAMILIES["constant"](horizon, rate)
     loss = replay(problem.spectrum, problem.dynamics, schedule, max_steps=1000).excess_loss
     return loss if loss < 1e3 else math.nan

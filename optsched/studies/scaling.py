@@ -12,6 +12,7 @@ import numpy as np
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.exponents import ExponentFit, checked_points, fit_exponent, json_ready
+from optsched.optimisers.momentum import HeavyBall
 from optsched.studies.finders import SCHEDULES, FamilyFinder, Finder, ScalingPoint, annealing_time
 
 __all__ = [
@@ -75,7 +76,7 @@ def scaling_theory(problem: Problem, schedule: str = "optimal") -> dict[str, flo
         values = zip(names, _expected(a, b, schedule), strict=False)
         return found | {name: value for name, value in values if not math.isnan(value)}
     # Heavy ball at a fixed batch size is bounded by the noise like SGD: other constants only.
-    heavy = problem.momentum == "heavy-ball" and problem.controls[0] == "eta"
+    heavy = type(problem.optimiser) is HeavyBall and problem.controls[0] == "eta"
     if heavy and schedule == "optimal":
         found["expected"] = sgd
     return found

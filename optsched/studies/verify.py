@@ -69,6 +69,7 @@ class Verification:
             "batch_size": problem.batch_size,
             "noise": problem.noise,
             "control": ",".join(problem.controls),
+            "optimiser": problem.optimiser.name,
             "momentum": problem.momentum,
             "samples": problem.samples,
             "eta_max": finite(problem.eta_max),
@@ -94,14 +95,10 @@ def matching(problem: Problem, schedule: Schedule) -> Problem:
     A schedule with beta and without nu is heavy ball, unless the problem says Nesterov.
     """
     names = tuple(schedule.controls)
-    held = {name: None for name in ("beta", "nu", "ema") if name in names}
-    kind: str | None = problem.momentum
-    if "nu" in names or ("beta" in names and kind == "none"):
-        kind = None
-    changes = {"controls": names, "momentum": kind, "eta_max": problem.given_eta_max, **held}
+    changes: dict[str, Any] = {"eta_max": problem.given_eta_max}
     if "batch_size" in names:
         changes["samples"] = max(schedule.sum("batch_size"), float(schedule.horizon))
-    return problem.replace(**changes)
+    return problem.freed(names, **changes)
 
 
 def verify(problem: Problem, schedule: Schedule) -> Verification:
@@ -128,7 +125,6 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
         raise InvalidProblem("horizon", problem.horizon, f"{schedule.horizon}, as the schedule's")
     budget = problem.samples
     problem = matching(problem, schedule)
-    assert problem.spectrum is not None
     played = replay(problem.spectrum, problem.dynamics, schedule)
     bound = global_bound(problem, played.excess_loss, GAP) if problem.rate_only else 0.0
     inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)

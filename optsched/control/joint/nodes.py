@@ -13,9 +13,9 @@ import math
 import numpy as np
 
 from optsched.arrays import Floats
-from optsched.control.joint.coordinates import Chart
 from optsched.control.mesh import StepMesh, log_clock
 from optsched.control.variables import Table, Variables
+from optsched.optimisers.coordinates import Chart
 
 __all__ = ["ControlNodes"]
 
@@ -40,7 +40,8 @@ class ControlNodes(Variables):
 
     def __init__(self, mesh: StepMesh, charts: list[Chart], count: int | None = None) -> None:
         self.mesh, self.charts = mesh, charts
-        self._names = [name for chart in charts for name in chart.names]
+        # Of every coordinate, whether it is the logarithm of a rate.
+        self._rates = [name in chart.log_rates for chart in charts for name in chart.names]
         last = float(mesh.horizon - 1)
         if count is None:
             self.places = log_clock(mesh.steps.astype(float), mesh.horizon)
@@ -60,7 +61,7 @@ class ControlNodes(Variables):
     @property
     def size(self) -> int:
         """Number of variables."""
-        return len(self._names) * self.count
+        return len(self._rates) * self.count
 
     @property
     def lower(self) -> Floats:
@@ -76,17 +77,17 @@ class ControlNodes(Variables):
         both = [pair for chart in self.charts for pair in chart.bounds]
         return np.repeat([pair[side] for pair in both], self.count).astype(float)
 
-    def _matrix(self, name: str) -> Floats:
-        return self._rate_hats if name.endswith("rate") else self._hats
+    def _matrix(self, chart: Chart, name: str) -> Floats:
+        return self._rate_hats if name in chart.log_rates else self._hats
 
     def _coordinates(self, x: Floats) -> list[list[Floats]]:
         """Coordinates at the knots, chart by chart."""
         rows = iter(x.reshape(-1, self.count))
         out = []
         for chart in self.charts:
-            own = [self._matrix(name) @ next(rows) for name in chart.names]
+            own = [self._matrix(chart, name) @ next(rows) for name in chart.names]
             for name, u in zip(chart.names, own, strict=True):
-                if name.endswith("rate"):
+                if name in chart.log_rates:
                     u += self._log_scale
             out.append(own)
         return out
@@ -101,9 +102,8 @@ class ControlNodes(Variables):
         rows = []
         for chart, u in zip(self.charts, self._coordinates(x), strict=True):
             parts = chart.pull(u, gradient, diagonal)
-            rows += [
-                part @ self._matrix(name) for name, part in zip(chart.names, parts, strict=True)
-            ]
+            named = zip(chart.names, parts, strict=True)
+            rows += [part @ self._matrix(chart, name) for name, part in named]
         return np.concatenate(rows)
 
     def fit(self, controls: Table) -> Floats:
@@ -135,7 +135,7 @@ class ControlNodes(Variables):
 
     def calmer(self, x: Floats) -> Floats:
         """The same with half the rates."""
-        shift = [math.log(0.5) if name.endswith("rate") else 0.0 for name in self._names]
+        shift = [math.log(0.5) if rate else 0.0 for rate in self._rates]
         return np.clip(x + np.repeat(shift, self.count), self.lower, self.upper)
 
     def refine(self, x: Floats, count: int) -> tuple[ControlNodes, Floats]:

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from optsched.arrays import Floats
 from optsched.control.conclude import LEAST_CURVATURE, Stage
-from optsched.control.joint.coordinates import (
-    Average,
-    Batch,
-    BoundedSplit,
-    Chart,
-    Constant,
-    Forgetting,
-    LogRate,
-    SplitRate,
-    Weight,
-)
 from optsched.control.joint.hessian import lowest_curvature
 from optsched.control.joint.nodes import ControlNodes
 from optsched.control.joint.starts import Controls, completed, named_starts
@@ -29,7 +17,9 @@ from optsched.control.mesh import StepMesh, log_clock, log_mesh, split_mesh
 from optsched.control.methods.shooting import task_residual
 from optsched.control.objective import Objective
 from optsched.control.problem import Problem
-from optsched.control.task import Iterate, Method, Task
+from optsched.control.rate.search import RateOptima
+from optsched.control.task import Iterate, Method, Task, run_method
+from optsched.optimisers.coordinates import Batch, Chart, Constant
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["control_nodes", "from_plain", "optimise_joint", "stretched"]
@@ -51,31 +41,11 @@ ESCAPES = (-0.3, 0.3)  # steps along a direction of negative curvature
 
 def _charts(problem: Problem, mesh: StepMesh) -> list[Chart]:
     """Coordinates of the controls of a problem at the padded knots of a mesh."""
-    spectrum = problem.spectrum
-    assert spectrum is not None
     knots = mesh.padded + 1
-    charts: list[Chart] = []
-    cap, wild = problem.eta_cap, 10.0 * problem.horizon / spectrum.largest
-    if "eta" not in problem.controls:
-        charts.append(Constant({"eta": problem.eta_max}, knots))
-        if "nu" in problem.controls:
-            charts.append(Weight())
-    elif "nu" not in problem.controls:
-        wild = 1e4 * problem.stability_limit if problem.momentum == "heavy-ball" else wild
-        charts.append(LogRate(problem.eta_min, min(cap, wild)))
-    elif cap < math.inf:
-        charts.append(BoundedSplit(cap))
-    else:
-        charts.append(SplitRate(4.0 / spectrum.largest, wild))
-    if "beta" in problem.controls:
-        charts.append(Forgetting(problem.horizon, problem.momentum == "nesterov"))
-        if problem.momentum == "heavy-ball":
-            charts.append(Constant({"nu": 1.0}, knots))
-    if "batch_size" in problem.controls:
-        assert problem.samples is not None
+    held = [Constant({"eta": problem.eta_max}, knots)] if problem.rate_held else []
+    charts = [*held, *problem.optimiser.charts(problem.setting, knots)]
+    if problem.samples is not None:
         charts.append(Batch(problem.samples, mesh.step_weights))
-    if "ema" in problem.controls:
-        charts.append(Average(problem.horizon))
     return charts
 
 
@@ -101,7 +71,7 @@ class _Found:
 
     @property
     def x(self) -> Floats:
-        return self.iterate.log_eta
+        return self.iterate.x
 
 
 class _Solver:
@@ -129,12 +99,13 @@ class _Solver:
             if math.isfinite(objective(x)[0]):
                 break
             x = nodes.calmer(x)
-        task = Task(problem, mesh, objective, np.clip(x, lower, upper), lower, upper, tol)
-        method = self.method
-        if iterations is not None:
-            method = replace(method, max_iterations=min(iterations, method.max_iterations))  # type: ignore[call-arg]
-        iterate = method.run(task)
-        value = objective(iterate.log_eta)[0]
+        x = np.clip(x, lower, upper)
+        task = Task(problem, mesh, objective, x, lower, upper, tol, iterations)
+        if iterations == 0:
+            iterate = Iterate(task.start, False, "not moved", stats={"iterations": 0})
+        else:
+            iterate = run_method(self.method, task)
+        value = objective(iterate.x)[0]
         self.evaluations += objective.evaluations
         return _Found(task, iterate, _finite(value))
 
@@ -256,7 +227,7 @@ def stretched(schedule: Schedule, horizon: int) -> Schedule:
 def optimise_joint(
     problem: Problem,
     method: Method,
-    plain: Callable[[Problem], Schedule],
+    optima: RateOptima,
     initial: Schedule | None,
     tol: float,
 ) -> Stage:
@@ -271,8 +242,8 @@ def optimise_joint(
     problem : Problem
     method : Method
         Improves the nodes of one mesh.
-    plain : callable
-        Optimal schedule of the learning rate alone, for a problem.
+    optima : RateOptima
+        Of the learning rate alone.
     initial : Schedule, optional
         Then the only start.
     tol : float
@@ -282,11 +253,11 @@ def optimise_joint(
     if initial is not None:
         steps = log_mesh(problem.horizon, KNOTS, problem.warmup).steps
         given = {name: np.asarray(initial(steps, name)) for name in initial.controls}
-        best = solver.coarse(problem, "initial", completed(problem, given))
+        best = solver.coarse(problem, "initial", completed(problem, given, len(steps)))
     else:
         horizons = _horizons(problem.horizon)
         short = _shortened(problem, horizons[-1])
-        best = solver.many(short, plain(short))
+        best = solver.many(short, optima.schedule(short))
         for horizon in reversed(horizons[:-1]):
             # Nodes keep their places on the log clock, relative to its length.
             longer = _shortened(problem, horizon)
@@ -307,11 +278,9 @@ def from_plain(problem: Problem, method: Method, plain: Schedule, tol: float) ->
     if problem.warmup:
         mesh = split_mesh(mesh, np.zeros(len(plain.steps), bool), problem.warmup)
     nodes = control_nodes(problem, mesh, None)
-    none = np.zeros(len(plain.steps))
-    own = {"eta": plain.controls["eta"], "beta": none, "ema": none}
-    if problem.momentum != "heavy-ball":
-        own["nu"] = none
-    x = nodes.fit(completed(problem, own))
+    eta, others = plain.controls["eta"], problem.optimiser.plain(problem.controls) or {}
+    own = {name: np.full(len(eta), value) for name, value in others.items()}
+    x = nodes.fit(completed(problem, {"eta": eta} | own, len(eta)))
     solver.starts.append("rate alone")
     still = solver.run(problem, mesh, nodes, x, tol, iterations=0)
     return [

@@ -159,7 +159,7 @@ class Collocation(Method):
     def run(self, task: Task) -> Iterate:
         """Solve the transcription on the mesh of the task; never raises for non-convergence."""
         dynamics = task.objective.dynamics
-        if not isinstance(dynamics, SGD) or dynamics.continuous:
+        if type(dynamics) is not SGD or dynamics.continuous:
             raise TypeError(f"collocation knows the recursion of plain SGD only, not {dynamics!r}")
         start = _start(task)
         search = _Search(start, self.max_iterations)

@@ -11,13 +11,15 @@ the speed of the fixed point and cannot cycle or stall.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from optsched.control.methods.descent import projected_descent
 from optsched.control.task import Iterate, Method, Task
 
 __all__ = ["Pontryagin"]
+
+COUPLED_MEMORY = 80
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Pontryagin(Method):
     joint: ClassVar[bool] = True
     name: ClassVar[str] = "pontryagin"
 
+    def coupled(self) -> Pontryagin:
+        # More of the curvature is worth its memory.
+        return replace(self, memory=max(self.memory, COUPLED_MEMORY))
+
     def run(self, task: Task) -> Iterate:
         """Improve ``task.start`` until the KKT residual is below ``task.tol``."""
         result = projected_descent(
@@ -49,7 +55,7 @@ class Pontryagin(Method):
             task.lower,
             task.upper,
             tol=task.tol,
-            max_iterations=self.max_iterations,
+            max_iterations=task.iterations(self.max_iterations),
             memory=self.memory,
         )
         message = (

@@ -94,11 +94,11 @@ class Shooting(Method):
             bounds=_bounds(task, scale),
             callback=watch,
             options={
-                "maxiter": self.max_iterations,
+                "maxiter": task.iterations(self.max_iterations),
                 "ftol": 0.0,
                 "gtol": 0.0,
                 "maxcor": 30,
-                "maxfun": 4 * self.max_iterations,
+                "maxfun": 4 * task.iterations(self.max_iterations),
             },
         )
         result.success = bool(history and history[-1][1] <= task.tol)

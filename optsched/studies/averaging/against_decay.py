@@ -242,7 +242,6 @@ class _Study:
     ) -> AveragingRow:
         """A row, replayed unless it has been."""
         problem = self.problem
-        assert problem.spectrum is not None
         if played is None:
             dynamics = _averaged(problem)
             played = replay(problem.spectrum, dynamics, schedule, max_steps=self.replay_steps)

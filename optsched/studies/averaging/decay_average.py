@@ -96,7 +96,6 @@ def compare_decay(problem: Problem, rate: float, steps: int) -> DecayAverage:
         "ema": constant.replace(ema=held),
     }
     dynamics = problem.replace(controls="eta,ema", ema=None).dynamics
-    assert problem.spectrum is not None
     rows = {}
     for name, schedule in schedules.items():
         full = schedule if "ema" in schedule.controls else schedule.replace(ema=0.0)

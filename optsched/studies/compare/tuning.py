@@ -249,14 +249,13 @@ class Tuner(Shapes):
         replay_tol: float = REPLAY_TOL,
     ) -> Tuned:
         """The member with these hyperparameters, replayed."""
-        assert self.problem.spectrum is not None
         rate = min(math.exp(peak.at), self.problem.eta_cap)
         options, schedule = self.member(self.problem.horizon, rate, shares)
         played = replay(
             self.problem.spectrum,
             self.dynamics,
             schedule,
-            modes=None if self.problem.scheduled_momentum else self.modes,
+            modes=self.modes if self.problem.limit.hard else None,
             tol=replay_tol,
             max_steps=replay_steps,
         )

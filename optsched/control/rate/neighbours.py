@@ -31,7 +31,6 @@ MOVES = 20
 def has_fold(task: Task) -> bool:
     """Whether rates beyond the inverse of the largest eigenvalue are allowed."""
     problem = task.problem
-    assert problem.spectrum is not None
     return problem.eta_cap * problem.spectrum.largest > 1.0 and len(task.start) > 1
 
 
@@ -45,9 +44,8 @@ def switched(task: Task, iterate: Iterate) -> Floats | None:
         A local optimum.
     """
     problem = task.problem
-    assert problem.spectrum is not None
     fold = -np.log((1.0 + 1.0 / problem.batch_size) * problem.spectrum.largest)
-    x, value = iterate.log_eta, task.objective(iterate.log_eta)[0]
+    x, value = iterate.x, task.objective(iterate.x)[0]
     single = np.diff(task.mesh.free_steps, append=problem.horizon) == 1
     better = None
     for _ in range(MOVES):

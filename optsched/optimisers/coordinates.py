@@ -49,6 +49,8 @@ class Chart(abc.ABC):
     """Coordinates of some of the controls, at every knot."""
 
     names: ClassVar[tuple[str, ...]] = ()
+    # Which of them are logarithms of rates: a warm-up scales those.
+    log_rates: ClassVar[tuple[str, ...]] = ()
     bounds: tuple[Bounds, ...] = ()  # lower and upper, of every coordinate
 
     @abc.abstractmethod
@@ -92,7 +94,7 @@ class Constant(Chart):
 class LogRate(Chart):
     """The logarithm of the rate, between a floor and a cap."""
 
-    names = ("rate",)
+    names = log_rates = ("rate",)
 
     def __init__(self, floor: float, cap: float) -> None:
         self.bounds = ((math.log(max(floor, LEAST * min(cap, 1.0))), math.log(cap)),)
@@ -110,7 +112,7 @@ class LogRate(Chart):
 class SplitRate(Chart):
     """Logarithms of the rates of gradient and momentum, each below a cap."""
 
-    names = ("gradient rate", "momentum rate")
+    names = log_rates = ("gradient rate", "momentum rate")
 
     def __init__(self, cap: float, momentum_cap: float) -> None:
         low = math.log(LEAST * min(cap, 1.0))
@@ -137,7 +139,7 @@ class SplitRate(Chart):
 class BoundedSplit(Chart):
     """Logarithm of the rate and logit of the momentum's weight: a bound of the rate is a box."""
 
-    names = ("rate", "weight")
+    names, log_rates = ("rate", "weight"), ("rate",)
 
     def __init__(self, cap: float) -> None:
         self.bounds = (math.log(LEAST * min(cap, 1.0)), math.log(cap)), (-LOGIT, LOGIT)

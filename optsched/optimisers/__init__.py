@@ -1,0 +1,1 @@
+"""Optimisers: what may be scheduled, and the dynamics that follow from it."""
