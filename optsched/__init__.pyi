@@ -16,6 +16,7 @@ from .control.task import Iterate as Iterate, Method as Method, Task as Task
 from .errors import (
     BadFile as BadFile,
     BadLog as BadLog,
+    BadPart as BadPart,
     InvalidProblem as InvalidProblem,
     MissingExtra as MissingExtra,
     OptschedError as OptschedError,
@@ -24,7 +25,11 @@ from .errors import (
 from .logs.read import read_run as read_run, read_runs as read_runs
 from .logs.run import Run as Run
 from .model.dynamics import Dynamics as Dynamics
-from .model.moments import LinearOptimiser as LinearOptimiser
+from .model.moments import (
+    LinearOptimiser as LinearOptimiser,
+    Transition as Transition,
+    pytree as pytree,
+)
 from .model.replay import Replay as Replay, replay as replay
 from .model.spectrum import (
     PowerLawSpectrum as PowerLawSpectrum,
@@ -35,6 +40,13 @@ from .model.stability import (
     momentum_limit as momentum_limit,
     noise_limit as noise_limit,
     stability_limit as stability_limit,
+)
+from .optimisers.base import Limit as Limit, Optimiser as Optimiser, Setting as Setting
+from .optimisers.momentum import (
+    QHM as QHM,
+    SGD as SGD,
+    HeavyBall as HeavyBall,
+    Nesterov as Nesterov,
 )
 from .pilot.fitting import Fit as Fit, fit as fit
 from .pilot.law import Law as Law

@@ -1,4 +1,4 @@
-"""Names of the controls, the values they may have, and the kinds of momentum."""
+"""Names of the controls, and the values they may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ __all__ = [
     "CONTROLS",
     "MAX_DENSE",
     "MAX_HORIZON",
-    "MOMENTA",
     "RANGES",
     "control_names",
 ]
@@ -28,7 +27,6 @@ RANGES: dict[str, tuple[str, Callable[[Floats], Bools]]] = {
 CONTROLS = tuple(RANGES)
 MAX_HORIZON = 10**15
 MAX_DENSE = 10**8
-MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")
 ALIASES = {"batch": "batch_size"}
 
 

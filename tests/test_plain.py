@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from optsched.control.rate.plain import PlainObjective
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 from scipy.special import zeta as hurwitz
@@ -22,6 +21,7 @@ from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
 from optsched.control.objective import Objective
+from optsched.control.rate.plain import PlainObjective
 from optsched.model.dynamics import SGD, BlockMaps, Blocks, knot_blocks
 from optsched.model.propagate import block_maps, chain
 from optsched.model.sgd.chain import PlainChain, plain_parts, pull_back

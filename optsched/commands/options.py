@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from optsched.commands.values import Budgets, Choice, Grid, Horizons, Number
+from optsched.optimisers.registry import MOMENTA
 
 __all__ = [
     "ABOVE_ONE",
@@ -96,7 +97,7 @@ PROBLEM_OPTIONS = {
     "momentum": click.option(
         "--optimiser",
         "momentum",
-        type=Choice(("sgd", "heavy-ball", "nesterov", "qhm"), {"none": "sgd"}),
+        type=Choice(("sgd", *MOMENTA[1:]), {"none": "sgd"}),
         callback=lambda ctx, param, value: "none" if value == "sgd" else value,
         help="Rule of the update; follows from the controls if not given.",
     ),

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from optsched.optimisers.registry import MOMENTA
+
 __all__ = ["THEMES", "old_values", "old_words", "theme_of"]
 
 # Headings of the help, in their order, with the options below each.
@@ -55,8 +57,6 @@ _OLD_OF = {
     "stability": {"--sharpness-error": "--error"},
     "diffusion": {"--schedule": "--kind", "--levels": "--steps", "--weighting": "--loss"},
 }
-# Values that an option took which is now two.
-_KINDS = ("none", "heavy-ball", "nesterov", "qhm")
 
 
 def theme_of(word: str) -> str | None:
@@ -77,5 +77,6 @@ def old_words(command: str, words: set[str]) -> Iterator[tuple[str, str]]:
 def old_values(words: set[str]) -> Iterator[tuple[str, str, str]]:
     """Earlier option, its value, and the option of today that takes that value."""
     if {"--momentum", "--optimiser"} <= words:
-        for kind in _KINDS:
+        # Values that an option took which is now two.
+        for kind in MOMENTA:
             yield "--momentum", kind, "--optimiser"

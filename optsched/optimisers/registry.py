@@ -7,7 +7,7 @@ from typing import Any
 
 from optsched.errors import InvalidProblem
 
-__all__ = ["OPTIMISERS", "find_optimiser"]
+__all__ = ["MOMENTA", "OPTIMISERS", "find_optimiser"]
 
 # Module and class; imported when asked for.
 OPTIMISERS = {
@@ -16,6 +16,7 @@ OPTIMISERS = {
     "nesterov": "momentum.Nesterov",
     "qhm": "momentum.QHM",
 }
+MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")  # short for those of one family
 
 
 def find_optimiser(name: Any) -> type[Any]:
