@@ -264,8 +264,11 @@ def fault(run: Run, truth: Numbers, done: Damage, options: dict) -> str | None:
     # A file that is damaged in its names may be read by its other loss, which is said.
     usual = "val" if "validation loss" in run.notes[0] else "loss"
     count = [float(i) for i in range(ROWS)]
-    # Some files have a column that counts their rows, and any may have the name of the steps.
-    clocks = [truth["step"], count] if misnamed and "first" in options else [truth["step"]]
+    # Two formats have a column that counts their rows, which is read where that of the steps has
+    # lost its name, or has its own name changed.
+    named = re.search(r"over '([^']*)'", run.notes[0])
+    counted = "first" in options and named is not None and named[1] != options["steps"]
+    clocks = [truth["step"], count] if counted else [truth["step"]]
     tables = {**truth, "count": count}
     losses = [name for name in tables if misnamed or name == usual]
     wrong = min(

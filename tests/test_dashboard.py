@@ -166,9 +166,11 @@ def test_page(log_file: Path) -> None:
 
     log = read_log(log_file)
     figure = plot_dashboard(log)
-    assert len(figure.axes) == 6 and "edge at 6" in str(figure.get_suptitle())
-    text = [text.get_text() for ax in figure.axes for text in ax.texts]
-    assert text == ["noise_scale\nnot in the log"]
+    assert len(figure.axes) == 5 and "edge at 6" in str(figure.get_suptitle())  # no noise scale
+    assert not [text for ax in figure.axes for text in ax.texts]
+    assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False, False, True, True, True]
+    with pytest.raises(InvalidProblem, match=r"log: got .*, allowed: a log with one of loss, lr"):
+        plot_dashboard(make(3, weather=[1.0, 2.0, 3.0]))
     ax = Figure().subplots()
     assert plot_edge(ax, log, UpdateRule()) is ax
     measured, edge = ax.get_lines()

@@ -435,3 +435,12 @@ def test_a_late_start_warns_and_a_first_interval_does_not(tmp_path: Path) -> Non
     assert "starts at step 2176" in warned and "no warm-up is assumed" in warned
     assert read_run(path, warmup=2160).warnings == ()
     assert read_run(CASES / "hf_drop_new.json").warnings == ()
+
+
+def test_a_count_of_calls_is_taken_for_steps_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    for gap, warned in ((1, True), (10, False)):
+        rows = "".join(f"{gap * k},0.1,{3 - k / 100}\n" for k in range(20))
+        path.write_text("_step,train/lr,train/loss\n" + rows)
+        told = read_run(path, warmup=0).warnings
+        assert ["counts calls of the tracker" in line for line in told] == [True] * warned

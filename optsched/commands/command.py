@@ -163,9 +163,15 @@ def spoken(text: str, ctx: click.Context | None = None) -> str:
             return match[0]
         return _word(parameter, context) + (f" {value}" if value and value.isupper() else "")
 
+    text = re.sub(r"\bcolumns=\{([^{}]*)\}", _columns, text)
     assigned = r"\b(?P<name>[a-z_]+)=(?P<value>True\b|[A-Z]\b|\.{3}|(?=[\s,;.)]|$))"
     text = re.sub(assigned, option, text)
     return re.sub(r"(?<![-\w'/.])(?P<name>[a-z]+_[a-z_]+)(?P<value>)?(?![-\w'/.=(])", option, text)
+
+
+def _columns(match: re.Match[str]) -> str:
+    """Names of columns as the option takes them, ``lr=NAME,loss=NAME``."""
+    return "--columns " + ",".join(f"{key}=NAME" for key in re.findall(r"'(\w+)':", match[1]))
 
 
 def _refused(error: OptschedError, ctx: click.Context) -> click.ClickException:

@@ -10,6 +10,7 @@ import click
 from optsched.commands.command import Command
 from optsched.commands.common import save_figure
 from optsched.commands.options import Number
+from optsched.commands.pilot_common import log_options, reading
 from optsched.commands.rules.common import json_option, show
 from optsched.commands.rules.stability import rule_options, update_rule
 
@@ -18,6 +19,7 @@ __all__ = ["dashboard"]
 
 @click.command(cls=Command)
 @click.argument("log", type=click.Path())
+@log_options("warmup", "rate_of")
 @rule_options
 @click.option(
     "--rows", "window", type=Number("a whole number >= 4"), default=20, show_default=True,
@@ -27,7 +29,7 @@ __all__ = ["dashboard"]
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 @json_option
 def dashboard(log: str, as_json: bool, **options: Any) -> None:
-    """What the LOG of a run warns of, and one page of its numbers."""
+    """What the LOG of a run, a file or its folder, warns of, and one page of its numbers."""
     from optsched.diagnostics.alarms import Limits, alarms
     from optsched.diagnostics.log import read_log
     from optsched.files import PLOT_SUFFIXES, check_writable
@@ -35,7 +37,7 @@ def dashboard(log: str, as_json: bool, **options: Any) -> None:
     rule, limits, plot = update_rule(options), Limits(window=options["window"]), options["plot"]
     if plot:
         check_writable(plot, options["force"], suffixes=PLOT_SUFFIXES)
-    run = read_log(log)
+    run = read_log(log, **reading(options))
     found = alarms(run, rule, limits)
     if plot:
         from optsched.plots.dashboard import plot_dashboard

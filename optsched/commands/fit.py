@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optsched.commands.command import Command
+from optsched.commands.command import Command, spoken
 from optsched.commands.options import Choice
 from optsched.commands.pilot_common import keep_inputs, log_options, reading, warn
 from optsched.errors import InvalidProblem
@@ -22,7 +22,21 @@ CHOICES = ("auto", "fsl", "fsl-sgd", "features", "multi-power", "momentum")
 
 @click.command(cls=Command)
 @click.argument("runs", nargs=-1, type=click.Path())
-@log_options
+@log_options()
+@click.option(
+    "--rates",
+    multiple=True,
+    help="Rates of logs without any: a schedule file, another log or a constant; for all RUNS, or"
+    " once for each.",
+)
+@click.option(
+    "--seeds",
+    type=Choice(("apart", "refuse", "keep", "average")),
+    default="apart",
+    show_default=True,
+    help="Runs of one name: told apart by their folders; refused; seeds of one schedule, kept or"
+    " averaged.",
+)
 @click.option(
     "--law", type=Choice(CHOICES), default="auto", show_default=True, help=", ".join(CHOICES) + "."
 )
@@ -41,7 +55,7 @@ def fit(
     force: bool,
     **options: Any,
 ) -> None:
-    """Fit a law of the loss to the logs of pilot RUNS: csv, JSON lines, Trainer state, ...
+    """Fit a law of the loss to the logs of pilot RUNS: files, or folders of runs.
 
     With --law auto: the functional scaling law with a clock exponent, for adaptive optimisers; from
     four runs on that for SGD, if it is clearly better on runs that are left out in turn.
@@ -62,7 +76,8 @@ def fit(
     from optsched.pilot.law import LAWS
     from optsched.pilot.lawfile import save_fit, summary
 
-    logs = read_runs(runs, **reading(options))
+    rates, seeds = options.pop("rates"), options.pop("seeds")
+    logs = read_runs(runs, rates=_rates(rates), seeds=seeds, **reading(options))
     table = []
     if law == "auto":
         law, table = choose(logs, {name: LAWS[name]() for name in ("fsl", "fsl-sgd")})
@@ -74,14 +89,28 @@ def fit(
     if plot is not None:
         _plot(found, logs, plot, force)
     written = [path for path in (output, plot) if path]
+    assumed = [f"{log.name}: {line}" for log in logs for line in log.warnings]
     if as_json:
         rows = {one.law: {"error": one.error, "runs": list(one.runs)} for one in table}
-        click.echo(json.dumps({**summary(found), "held_out": rows}))
+        told = {**summary(found), "held_out": rows}
+        told["warnings"] = [*(spoken(one) for one in assumed), *told["warnings"]]
+        click.echo(json.dumps(told))
     else:
         for log in logs:
-            click.echo(log.summary())
+            click.echo(spoken(log.summary()))
         _report(found, table, written)
-    warn(found.warnings)
+    warn([*assumed, *found.warnings])
+
+
+def _rates(given: tuple[str, ...]) -> Any:
+    """Files, or numbers, of which one is for all runs."""
+    found: list[str | float] = []
+    for text in given:
+        try:
+            found.append(float(text))
+        except ValueError:
+            found.append(text)
+    return found if len(found) > 1 else (found or [None])[0]
 
 
 def _report(found: Fit, table: list[Any], written: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.commands.command import spoken
 from optsched.commands.options import Choice, Number
 from optsched.errors import BadFile, InvalidProblem
 
@@ -49,12 +51,38 @@ LOG_OPTIONS = (
         help="Samples or tokens that one update covers.",
     ),
     click.option(
+        "--steps-per-epoch",
+        type=Number("a number > 0"),
+        help="Updates of an epoch, for logs whose rows count epochs.",
+    ),
+    click.option(
         "--loss",
         type=Choice(("loss", "train", "eval"), free=True),
         default="loss",
         show_default=True,
         help="loss, train, eval, or a column's name.",
     ),
+    click.option(
+        "--rate-of",
+        type=Choice(("next", "last", "mean")),
+        help="Which update the rate of a row is of, or a mean since the row before; found if not"
+        " given.",
+    ),
+    click.option(
+        "--repeats",
+        type=Choice(("later", "refuse")),
+        default="later",
+        show_default=True,
+        help="Of steps that come again, as after a restart: keep the later pass, or refuse.",
+    ),
+    click.option(
+        "--log-format", "format", help="A reader of your own, module:Class, asked before ours."
+    ),
+)
+
+NAMES = (
+    *("warmup", "columns", "unit", "per_step", "steps_per_epoch", "loss", "rate_of", "repeats"),
+    "format",
 )
 
 level_option = click.option(
@@ -66,28 +94,46 @@ level_option = click.option(
 )
 
 
-def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a log is read."""
-    for option in reversed(LOG_OPTIONS):
-        command = option(command)
-    return command
+def log_options(*without: str) -> Callable[..., Any]:
+    """Add the options that say how a log is read, but for some."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option, name in zip(reversed(LOG_OPTIONS), reversed(NAMES), strict=True):
+            command = command if name in without else option(command)
+        return command
+
+    return add
 
 
-def reading(options: dict[str, Any], *, loss: bool = True) -> dict[str, Any]:
-    """Keywords of `read_runs` and `read_rates` from the options, which are taken out."""
-    warmup, columns = options.pop("warmup"), options.pop("columns")
-    given = {"unit": options.pop("unit"), "per_step": options.pop("per_step")}
-    name = options.pop("loss")
-    if loss:
-        given["loss"] = name
-    if warmup is not None:
-        given["warmup"] = whole_steps("warmup", warmup)
+def reading(options: dict[str, Any], *without: str) -> dict[str, Any]:
+    """Arguments of the readers of logs from the options, which are taken out, but for some."""
+    given = {name: options.pop(name) for name in NAMES if name in options and name not in without}
+    if given.get("warmup") is not None:
+        given["warmup"] = whole_steps("warmup", given["warmup"])
+    columns = given["columns"]
     if columns is not None:
         pairs = [part.partition("=") for part in columns.split(",")]
         if any(not (key and middle and value) for key, middle, value in pairs):
             raise InvalidProblem("columns", columns, "step=NAME,lr=NAME,loss=NAME")
         given["columns"] = {key.strip(): value for key, _, value in pairs}
+    if given["format"] is not None:
+        given["format"] = _own_format(given["format"])
     return given
+
+
+def _own_format(text: str) -> Any:
+    """An object of the class at ``module:Class``."""
+    from optsched.logs.formats import LogFormat
+
+    allowed = "module:Class, a subclass of optsched.logs.LogFormat that can be imported"
+    module, _, name = text.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidProblem("format", text, f"{allowed} ({error})") from None
+    if not (isinstance(found, type) and issubclass(found, LogFormat)):
+        raise InvalidProblem("format", text, allowed)
+    return found()
 
 
 def whole_steps(field: str, value: float, low: int = 0) -> int:
@@ -106,9 +152,9 @@ def keep_inputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> 
 
 
 def warn(lines: Iterable[str]) -> None:
-    """Warnings on stderr, one a line, each once."""
+    """Warnings on stderr, one a line, each once, in the words of the command."""
     for line in dict.fromkeys(lines):
-        click.echo(f"warning: {line}", err=True)
+        click.echo(f"warning: {spoken(line)}", err=True)
 
 
 def comparison_rows(found: Comparison) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from optsched.commands.pilot_common import (
     comparison_rows,
     keep_inputs,
     level_option,
+    log_options,
+    reading,
     show_comparison,
     warn,
     whole_steps,
@@ -60,6 +62,7 @@ __all__ = ["plan"]
     help="Continue a run from here.",
 )
 @click.option("--history", type=click.Path(), help="Log or schedule of the run so far.")
+@log_options("warmup", "loss")
 @click.option(
     "--history-warmup",
     type=Number("a whole number of steps >= 0"),
@@ -116,7 +119,7 @@ def plan(
         names = named_families([name.strip() for name in families.split(",")])
     found = load_fit(law)
     options["from_step"] = whole_steps("from_step", options["from_step"])
-    past, assumed = _history(history, history_warmup)
+    past, assumed = _history(history, history_warmup, reading(options, "warmup"))
     told = options["warmup"] is None and past is None and found.warmup > 0
     if options["warmup"] is None:
         options["warmup"] = found.warmup if past is None else 0
@@ -162,15 +165,16 @@ def _peak(text: str) -> float | None:
         raise InvalidProblem("peak", text, "auto or a number > 0") from None
 
 
-def _history(path: str | None, warmup: float | None) -> tuple[Any, list[str]]:
+def _history(path: str | None, warmup: float | None, how: dict[str, Any]) -> tuple[Any, list[str]]:
     """The schedule of the run so far, and what was assumed of it."""
     from optsched.logs.read import read_rates
 
     if path is None:
         return None, []
-    log = read_rates(path, warmup=None if warmup is None else whole_steps("history_warmup", warmup))
+    ramp = None if warmup is None else whole_steps("history_warmup", warmup)
+    log = read_rates(path, warmup=ramp, **how)
     # What was assumed of the steps before the first row moves the plan.
-    return log.schedule, list(log.warnings)
+    return log.schedule, [line.replace("warmup=N", "history_warmup=N") for line in log.warnings]
 
 
 def _numbers(result: Plan, table: Any) -> dict[str, Any]:

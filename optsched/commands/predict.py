@@ -35,7 +35,7 @@ def _names_and_files(ctx: Any, param: Any, incomplete: str) -> list[CompletionIt
 @click.command(cls=Command)
 @click.argument("schedules", nargs=-1, type=click.Path(), shell_complete=_names_and_files)
 @click.option("--law", type=click.Path(), help="Law file that optsched fit wrote. Required.")
-@log_options
+@log_options("loss")
 @click.option(
     "--horizon", type=Number("a whole number of steps"), help="Steps of a family given by name."
 )
@@ -85,7 +85,7 @@ def predict(
 
     found = load_fit(law)
     warmup = found.warmup if options["warmup"] is None else options["warmup"]
-    how = reading(options, loss=False)
+    how = reading(options)
     given = {}
     for text in schedules:
         name, schedule, steps = _schedule(text, how, horizon, peak or found.peaks[1], warmup)

@@ -32,7 +32,9 @@ THEMES = {
     "Noise": "levels sigma-min sigma-max rho form weighting",
     "Method": "method tol judge peak-only skip law level robust extrapolate held-out",
     "The run so far": "from-step history history-warmup",
-    "Log": "columns unit per-update loss rows",
+    "Log": (
+        "columns unit per-update steps-per-epoch loss rates rate-of repeats seeds log-format rows"
+    ),
     "Where it runs": "workers dask retry-failed",
     "Output": "output points plot json force",
 }

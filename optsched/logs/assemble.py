@@ -97,7 +97,7 @@ def rates_of(path: Path, options: Options) -> RateLog:
         raise BadLog(f"{path}: has {1 + len(others)} runs, expected one schedule")
     series = find_rate(table, options, alone=True)
     if series is None:
-        raise no_rate(table)
+        raise no_rate(table, beside=False)
     rate = _rates(series, options)
     filled, about = _filled(rate, options, int(rate.steps[-1]) + 1, int(rate.steps[0]))
     read = (
@@ -149,9 +149,11 @@ def _run(table: Table, other: Table, options: Options) -> Run:
     if other is table:
         _check_swapped(loss, rate)
     facts = _facts(table, other)
+    calls = _about_calls(loss)
     end, first = int(loss.steps[-1]), int(min(loss.steps[0], rate.steps[0]))
     filled, about = _filled(rate, options, end + 1, first, facts.get("warmup"))
-    notes = dict.fromkeys((_read_as(loss, rate), *loss.notes, *rate.notes, *about, *filled.notes))
+    read = _read_as(loss, rate)
+    notes = dict.fromkeys((read, *calls, *loss.notes, *rate.notes, *about, *filled.notes))
     return Run(
         _name(table),
         loss.steps + filled.shift,
@@ -160,7 +162,7 @@ def _run(table: Table, other: Table, options: Options) -> Run:
         filled.warmup,
         str(table.path),
         tuple(notes),
-        filled.warnings,
+        (*calls, *filled.warnings),
         facts,
     )
 
@@ -181,7 +183,7 @@ def _planned(
         schedule = Schedule.from_knots([0, max(last, 1)], eta=[rates, rates])
     if schedule.horizon < last:
         raise BadLog(f"{path}: ends after {schedule.horizon} steps, but losses go to {last}")
-    series = loss.series
+    series, calls = loss.series, _about_calls(loss)
     read = (
         f"Read as {table.form}: {series.kind} in {series.value!r} over {series.step!r}, "
         f"{spacing(loss.steps)}; rate: {about}."
@@ -193,9 +195,19 @@ def _planned(
         cut(schedule, last + 1),
         _own_warmup(schedule),
         str(table.path),
-        (read, *loss.notes),
-        (),
+        (read, *calls, *loss.notes),
+        calls,
         _facts(table),
+    )
+
+
+def _about_calls(loss: Points) -> tuple[str, ...]:
+    """A warning where the only steps are those of Weights & Biases, and look like its own count."""
+    if plain(loss.series.step) != "_step" or (np.diff(loss.steps) != 1).any():
+        return ()
+    return (
+        f"{loss.series.step!r} counts calls of the tracker, and is taken for updates: give "
+        "per_step=N if rows are N updates apart, or another column.",
     )
 
 

@@ -90,10 +90,12 @@ def find_rate(table: Table, options: Options, *, alone: bool = False) -> Series 
     return Series(table, *_pair(table, options, found[0]), "rate")
 
 
-def no_rate(table: Table) -> BadLog:
-    """Error for a log without a learning rate."""
+def no_rate(table: Table, *, beside: bool = True) -> BadLog:
+    """Error for a log without a learning rate, which may stand beside it."""
     error = _missing(table, "the learning rate", "lr")
-    return BadLog(f"{error}, a pair of files, (loss, rate), or rates=FILE or a constant")
+    if not beside:
+        return error
+    return BadLog(f"{error}; or the rates beside it, rates=..., a file or a constant")
 
 
 def _pair(table: Table, options: Options, value: str) -> tuple[str, str, str]:

@@ -203,7 +203,7 @@ def _seen_ramp(
     if few:
         text = (
             f"Warm-up between steps {start} and {top}: a ramp up to step {length} is assumed; "
-            "give its length with warmup=N (--warmup N)."
+            "give its length with warmup=N."
         )
     if warmup is not None and warmup != length:
         if top <= warmup <= after:
@@ -228,7 +228,7 @@ def _hidden_ramp(
         if first > 0 and warmup is None:
             notes.append(
                 f"The log starts at step {first} and shows no ramp: no warm-up is assumed, the "
-                f"rate is {rate:g} from step 0; give its length with warmup=N (--warmup N)."
+                f"rate is {rate:g} from step 0; give its length with warmup=N."
             )
         return 0, 0, {0: rate}
     shift = 0 if first >= warmup else warmup - first

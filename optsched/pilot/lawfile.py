@@ -69,8 +69,9 @@ def load_fit(path: PathLike) -> Fit:
         The file cannot be read, is no law file, or its numbers do not fit its law.
     """
     target = Path(path)
+    raw = read_bytes(target)
     try:
-        data = json.loads(read_bytes(target).decode("utf-8"))
+        data = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{target}: is no JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from optsched.diagnostics.alarms import Alarm, Limits, alarms, edge_ratio, update_ratio
 from optsched.diagnostics.log import Log
+from optsched.errors import InvalidProblem
 from optsched.plots.common import BIAS, DASHED, DOTTED, OPTIMUM, OTHERS, VARIANCE
 from optsched.rules.stability import UpdateRule
 
@@ -110,7 +111,7 @@ def plot_noise(ax: Axes, log: Log) -> Axes:
 def plot_dashboard(
     log: Log, rule: UpdateRule | None = None, limits: Limits | None = None
 ) -> Figure:
-    """A page of six panels; those without their columns say which are missing.
+    """A page of the panels that the log has numbers for, of six.
 
     Parameters
     ----------
@@ -123,12 +124,15 @@ def plot_dashboard(
     -------
     matplotlib.figure.Figure
         Not attached to pyplot; save it with ``savefig``.
+
+    Raises
+    ------
+    InvalidProblem
+        A log with none of those numbers.
     """
     rule, limits = rule or UpdateRule(), limits or Limits()
     found = alarms(log, rule, limits)
-    figure = Figure(figsize=(11.0, 6.6), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True).ravel()
-    panels = (
+    panels: tuple[tuple[tuple[str, ...], Callable[[Axes], Axes]], ...] = (
         (("loss",), lambda ax: plot_loss(ax, log, found)),
         (("lr",), lambda ax: plot_rate(ax, log)),
         (("sharpness",), lambda ax: plot_edge(ax, log, rule)),
@@ -136,16 +140,22 @@ def plot_dashboard(
         (("update_norm", "parameter_norm"), lambda ax: plot_updates(ax, log, limits)),
         (("noise_scale",), lambda ax: plot_noise(ax, log)),
     )
-    for ax, (needed, draw) in zip(axes, panels, strict=True):
-        missing = [name for name in needed if not len(log.series(name)[0])]
-        if missing:
-            text = f"{' and '.join(missing)}\nnot in the log"
-            ax.text(0.5, 0.5, text, ha="center", va="center", color="0.5", transform=ax.transAxes)
-            ax.set_yticks([])
-        else:
-            draw(ax)
-    for ax in axes[3:]:
+    drawn = [draw for needed, draw in panels if all(len(log.series(name)[0]) for name in needed)]
+    if not drawn:
+        names = ", ".join(name for needed, _ in panels for name in needed)
+        raise InvalidProblem("log", log.path, f"a log with one of {names}")
+    columns = min(len(drawn), 3) if len(drawn) != 4 else 2
+    rows = -(-len(drawn) // columns)
+    size = (11.0 / 3 * columns, 3.3 * rows)
+    figure = Figure(figsize=(max(size[0], 5.0), max(size[1], 3.6)), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    for ax, draw in zip(axes, drawn, strict=False):
+        draw(ax)
+    for ax in axes[len(drawn) :]:
+        ax.remove()
+    for ax in axes[max(len(drawn) - columns, 0) : len(drawn)]:
         ax.set_xlabel("step")
+        ax.tick_params(labelbottom=True)
     figure.suptitle(_title(log, rule, found), fontsize=10)
     return figure
 
