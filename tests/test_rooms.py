@@ -7,6 +7,7 @@ alone, counts like any other.
 from __future__ import annotations
 
 import ast
+import importlib
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -53,9 +54,21 @@ def imported(tree: ast.AST, package: str, modules: set[str]) -> Iterator[str]:
 def graph_of(home: Path) -> Graph:
     files = {name_of(file, home): file for file in home.rglob("*.py")}
     trees = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in files.items()}
-    return {
+    graph = {
         name: set(imported(tree, home.name, set(files))) - {name} for name, tree in trees.items()
     }
+    for stub in home.rglob("__init__.pyi"):  # a face that loads its names when they are used
+        name = name_of(stub, home)
+        graph[name] |= {f"{name}.{module}" for module, _ in shown(stub)}
+    return graph
+
+
+def shown(stub: Path) -> list[tuple[str, str]]:
+    """The names of a face that loads them when they are used, each with its module."""
+    nodes = ast.parse(stub.read_text(encoding="utf-8")).body
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert all(node.level == 1 and node.module for node in imports), stub
+    return [(str(node.module), alias.name) for node in imports for alias in node.names]
 
 
 def circle(graph: Graph) -> list[str] | None:
@@ -121,6 +134,22 @@ def test_every_folder_has_a_face_of_a_sentence() -> None:
         assert said and said.split("\n\n")[0].endswith("."), folder
 
 
+STUBS = sorted(HOME.rglob("__init__.pyi"))
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda stub: name_of(stub, HOME))
+def test_names_of_a_face(stub: Path) -> None:
+    """Each is there, is public where it comes from, and is no module, which would hide it."""
+    face = importlib.import_module(name_of(stub, HOME))
+    modules = {path.stem for path in stub.parent.iterdir()}
+    for module, name in shown(stub):
+        home = importlib.import_module(f"{face.__name__}.{module}")
+        assert name in home.__all__, (module, name)
+        assert getattr(face, name) is getattr(home, name)
+        assert name not in modules
+        assert name in dir(face)
+
+
 def test_the_graph_sees_what_is_hidden(tmp_path: Path) -> None:
     """Circles and imports upwards within functions and under TYPE_CHECKING are found."""
     home = tmp_path / "house"
@@ -142,5 +171,9 @@ def test_the_graph_sees_what_is_hidden(tmp_path: Path) -> None:
         found = graph_of(home)
         assert set(circle(found) or ()) == {"house.ground", "house.upper.a"}
         assert upwards(found, rooms) == ["house.ground imports house.upper.a"]
+    ground.write_text("import os\n")
+    (home / "upper" / "a.py").write_text("import house.upper\n")
+    (home / "upper" / "__init__.pyi").write_text("from .a import g as g\n")
+    assert set(circle(graph_of(home)) or ()) == {"house.upper", "house.upper.a"}
     ground.write_text("def f():\n    from house import VERSION\n")
     assert upwards(graph_of(home), rooms) == ["house.ground imports house"]

@@ -1,1 +1,5 @@
 """The optimal-control problem and how it is solved."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """SGD on power-law features, reduced to modes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
 """Schedules: what a solve returns, what people use today, and their files."""
 
-from optsched.schedules.schedule import Schedule
+import lazy_loader
 
-__all__ = ["Schedule"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

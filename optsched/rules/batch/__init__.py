@@ -1,1 +1,5 @@
 """Batch size: noise scale, scaling of the rate, gradient accumulation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

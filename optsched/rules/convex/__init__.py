@@ -1,1 +1,5 @@
 """What the bound of convex optimisation says of a schedule, and of another horizon."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

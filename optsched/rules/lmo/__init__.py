@@ -1,1 +1,5 @@
 """Methods with a linear minimisation oracle (Muon, signs): bound, tuned parameters, transfer."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
