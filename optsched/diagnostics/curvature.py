@@ -28,6 +28,7 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.checks import is_number, whole
+from optsched.controls import MAX_HORIZON
 from optsched.diagnostics.lanczos import Eigenvalue, extreme_eigenvalue
 from optsched.errors import InvalidProblem
 
@@ -334,7 +335,7 @@ def adam_preconditioner(
     InvalidProblem
         A negative or infinite second moment, beta2 outside [0, 1), eps <= 0, step < 1.
     """
-    step = whole("step", step, 1, 10**15)
+    step = whole("step", step, 1, MAX_HORIZON)
     if not is_number(beta2) or not 0.0 <= beta2 < 1.0:
         raise InvalidProblem("beta2", beta2, "a number >= 0 and < 1")
     if not is_number(eps) or not 0.0 < eps < math.inf:
