@@ -103,7 +103,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_file():
         raise BadFile(f"{target}: is a device or a pipe, expected a file name")
     if target.exists() and not overwrite:
-        raise BadFile(f"{target}: exists already; pass overwrite=True (CLI: --force)")
+        raise BadFile(f"{target}: exists already; pass overwrite=True")
 
 
 def _unwritable(target: Path, error: OSError) -> BadFile:

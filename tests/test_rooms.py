@@ -20,9 +20,10 @@ import optsched
 HOME = Path(optsched.__file__).parent
 # From the ground up; a room may import from those before it.
 ROOMS = (
-    *("errors", "version", "arrays", "checks", "controls", "files", "numerics", "exponents"),
+    *("errors", "version", "cache"),
+    *("arrays", "checks", "controls", "files", "numerics", "exponents"),
     *("model", "schedules", "optimisers", "control", "logs", "pilot", "measure", "rules"),
-    *("diagnostics", "studies", "plots", "commands", "cli"),
+    *("diagnostics", "studies", "plots", "commands", "cli", "__main__"),
 )
 MOST_FILES = 12  # in a folder, without its face
 UNIFORM = ("plots", "commands")  # lists of files of one kind, of any length

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from optsched.commands.common import progress_bar, save_figure
+from optsched.commands.show import print_json
 from optsched.errors import InvalidProblem
 
 __all__ = ["compare_bounds", "horizon_alone"]
@@ -54,7 +54,7 @@ def compare_bounds(
 
         save_figure(plot_bounds_figure(result), options["plot"], options["force"])
     if options["as_json"]:
-        click.echo(json.dumps(result.summary()))
+        print_json(result.summary())
     else:
         _report(result, [options["output"], options["plot"]])
 
@@ -70,7 +70,7 @@ def _table(result: Any) -> list[dict[str, Any]]:
 
 def _report(result: Any, written: Sequence[str | None]) -> None:
     """Print the table for people."""
-    from optsched.commands.rules.common import show
+    from optsched.commands.show import show
 
     columns = ["schedule", "peak rate", "bound", "regret"]
     columns += ["other hyperparameters"] if result.free is None else []

@@ -1,14 +1,11 @@
-"""What several commands do: build a problem, keep compiled code, save a figure, show progress."""
+"""What several commands do: build a problem, save a figure, show progress."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsched.commands.options import ABOVE_ONE
@@ -24,7 +21,6 @@ __all__ = [
     "progress_bar",
     "save_figure",
     "sweep_progress",
-    "use_compilation_cache",
 ]
 
 
@@ -39,30 +35,6 @@ def make_problem(options: dict[str, Any]) -> Any:
         if options[field] is None:
             raise InvalidProblem(field, None, allowed)
     return Problem(**{f.name: options[f.name] for f in fields(Problem) if f.name in options})
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled code between runs, in the user's cache folder, unless the user set one."""
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get("OPTSCHED_NO_CACHE"):
-        return
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "optsched" / "jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # a read-only home costs compile time, nothing else
-    if not os.access(folder, os.W_OK):
-        return
-    settings = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    for name, value in settings.items():
-        if "jax" in sys.modules:
-            sys.modules["jax"].config.update(name, value)
-        else:  # read if JAX is imported at all
-            os.environ[name.upper()] = str(value)
 
 
 def save_figure(figure: Any, path: str, force: bool) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.bounds import compare_bounds, horizon_alone
 from optsched.commands.command import Command
 from optsched.commands.common import (
     make_problem,
     progress_bar,
     save_figure,
-    use_compilation_cache,
 )
 from optsched.commands.options import Choice, control_option, family_names, problem_options_without
+from optsched.commands.show import percent, print_json, print_lines, print_table
 from optsched.errors import InvalidProblem
 
 __all__ = ["compare"]
 
 JUDGES = ("power-law", "convex")
-WIDTH = 160  # of the table, so that no cell is cut
 
 
 @click.command(cls=Command)
@@ -84,7 +83,7 @@ def compare(context: click.Context, **options: Any) -> None:
 
         save_figure(plot_comparison_figure(result), options["plot"], options["force"])
     if options["as_json"]:
-        click.echo(json.dumps(result.summary()))
+        print_json(result.summary())
     else:
         _report(result, options["output"], options["plot"])
 
@@ -123,51 +122,33 @@ def _write(result: Any, path: str, force: bool) -> None:
     write_table(path, rows, columns, overwrite=force)
 
 
-def _cells(name: str, peak: float, played: Any) -> list[str]:
-    """Cells of a row, from what has a loss with its parts."""
-    parts = f"{played.excess_loss:.6g}", f"{played.bias:.3g}", f"{played.variance:.3g}"
-    return [name, f"{peak:.4g}", *parts]
-
-
 def _report(result: Any, output: str | None, plot: str | None) -> None:
     """Print the table for people."""
-    from rich.console import Console
+    from optsched.commands.report import cells, describe
 
-    from optsched.commands.report import describe, new_table
-
-    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     problem, optimum = result.problem, result.optimum
-    console.print(describe(problem))
-    table = new_table("schedule", "peak rate", "excess loss", "bias", "variance", "regret")
-    if result.free is None:
-        table.add_column("other hyperparameters")
-    for column in table.columns:
-        column.no_wrap = True
+    titles = ["schedule", "peak rate", "excess loss", "bias", "variance", "regret"]
+    titles += ["other hyperparameters"] if result.free is None else []
     best = "optimal" if problem.rate_only else "best found"
-    peak = optimum.controls["eta"].max()
-    table.add_row(*_cells(best, peak, optimum), style="bold")
+    rows = [cells(best, optimum.controls["eta"].max(), optimum)]
     for member in result.members:
         name = member.name + (" (at bound)" if member.at_bound else "")
-        options = [f"{name} {value:.3g}" for name, value in member.options.items()]
-        # Rounded, as 1e-16 is rounding; plus 0, as -0 is 0.
-        regret = f"{round(100.0 * result.regret(member), 9) + 0.0:+.3g} %"
-        row = [*_cells(name, member.peak, member.replay), regret, ", ".join(options)]
-        table.add_row(*row[: len(table.columns)])
-    console.print(table)
+        options = ", ".join(f"{name} {value:.3g}" for name, value in member.options.items())
+        row = [*cells(name, member.peak, member.replay), percent(result.regret(member)), options]
+        rows.append(row[: len(titles)])
+    print_lines(describe(problem))
+    print_table(titles, rows, bold=(0,))
     if result.free is not None:
-        console.print("the peak rate alone is tuned, all else at defaults")
+        print_lines("the peak rate alone is tuned, all else at defaults")
     proof = optimum.certificate
     if problem.rate_only:
-        console.print(
+        print_lines(
             f"no schedule is below {proof.lower_bound:.6g}: "
             f"certified within {100 * proof.certified_gap:.2g} % of optimal"
         )
-    for line in result.warnings:
-        console.print(f"[bold]warning[/bold]: {line}")
-    console.print(
+    print_lines(
+        *(f"warning: {line}" for line in result.warnings),
         f"KKT residual {proof.kkt_residual:.1e}; {len(result.members)} families from"
-        f" {sum(m.evaluations for m in result.members):,} losses, {result.seconds:.1f} s"
+        f" {sum(m.evaluations for m in result.members):,} losses, {result.seconds:.1f} s",
+        *(f"wrote {path}" for path in (output, plot) if path),
     )
-    for path in (output, plot):
-        if path:
-            console.print(f"wrote {path}")

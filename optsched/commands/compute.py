@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
-from optsched.commands.common import make_problem, save_figure, use_compilation_cache
+from optsched.commands.common import make_problem, save_figure
 from optsched.commands.options import Budgets, Number, problem_options_without, schedule_type
+from optsched.commands.show import print_json, print_lines, print_table
 from optsched.errors import InvalidProblem
 
 __all__ = ["compute"]
@@ -58,7 +59,7 @@ def compute(**options: Any) -> None:
     if options["plot"]:
         save_figure(_figure(study), options["plot"], options["force"])
     if options["as_json"]:
-        click.echo(json.dumps(study.summary()))
+        print_json(study.summary())
     else:
         _report(study, options["plot"])
 
@@ -77,38 +78,31 @@ def _figure(study: Any) -> Any:
 
 def _report(study: Any, plot: str | None) -> None:
     """Print a row for each budget, the exponents beside theory, and warnings."""
-    from rich.console import Console
-
-    from optsched.commands.report import new_table
-
-    console = Console(highlight=False, soft_wrap=True)
     p = study.problem
-    console.print(
+    print_lines(
         f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), m = {p.batch_size:g}, sigma = {p.noise:g}:"
         f" {study.schedule} schedule"
     )
     titles = "compute C", "features N", "within 1 %", "steps T", "excess loss", "peak rate"
-    table = new_table(*titles, words=0)
-    for split in study.splits:
-        best = split.best
-        table.add_row(
+    rows = [
+        (
             f"{split.budget:.4g}",
-            f"{best.features:,.0f}",
+            f"{split.best.features:,.0f}",
             f"{split.features_low:,.0f} to {split.features_high:,.0f}",
-            f"{best.horizon:,}",
-            f"{best.excess_loss:.6g}",
-            f"{best.peak_eta:.4g}",
+            f"{split.best.horizon:,}",
+            f"{split.best.excess_loss:.6g}",
+            f"{split.best.peak_eta:.4g}",
         )
-    console.print(table)
-    fitted = new_table("exponent in C", "fitted", "standard error", "theory")
+        for split in study.splits
+    ]
+    print_table(titles, rows, words=0)
+    fitted = []
     for name, fit in study.fits.items():
-        theory = study.theory.get(name, math.nan)
-        cells = (study.exponent(name), fit.stderr, theory)
-        shown = ("" if math.isnan(x) else f"{x:.4f}" for x in cells)
-        fitted.add_row(name.replace("_", " "), *shown)
-    if study.fits:
-        console.print(fitted)
-    for line in study.warnings:
-        console.print(f"warning: {line}")
+        numbers = (study.exponent(name), fit.stderr, study.theory.get(name, math.nan))
+        shown = ("" if math.isnan(x) else f"{x:.4f}" for x in numbers)
+        fitted.append((name.replace("_", " "), *shown))
+    if fitted:
+        print_table(("exponent in C", "fitted", "standard error", "theory"), fitted)
+    print_lines(*(f"warning: {line}" for line in study.warnings))
     if plot:
-        console.print(f"wrote {plot}")
+        print_lines(f"wrote {plot}")

@@ -11,8 +11,9 @@ from optsched.commands.command import Command
 from optsched.commands.common import save_figure
 from optsched.commands.options import Number
 from optsched.commands.pilot_common import log_options, reading
-from optsched.commands.rules.common import json_option, show
+from optsched.commands.rules.common import json_option
 from optsched.commands.rules.stability import rule_options, update_rule
+from optsched.commands.show import show
 
 __all__ = ["dashboard"]
 

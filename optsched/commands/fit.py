@@ -114,7 +114,7 @@ def _rates(given: tuple[str, ...]) -> Any:
 
 
 def _report(found: Fit, table: list[Any], written: list[str]) -> None:
-    from optsched.commands.rules.common import show
+    from optsched.commands.show import show
 
     rows = [
         (name, f"{value:.4g}", "held" if name in found.law.held else f"{error:.2g}")

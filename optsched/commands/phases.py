@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
-from optsched.commands.common import save_figure, sweep_progress, use_compilation_cache
+from optsched.commands.common import save_figure, sweep_progress
 from optsched.commands.options import (
     Grid,
     Horizons,
@@ -21,6 +21,7 @@ from optsched.commands.options import (
     families_type,
     problem_options_without,
 )
+from optsched.commands.show import print_json, print_lines, print_table
 from optsched.errors import InvalidProblem
 
 __all__ = ["phase_diagram"]
@@ -101,7 +102,7 @@ def phase_diagram(**options: Any) -> None:
 
         save_figure(plot_phase_diagram(diagram), options["plot"], options["force"])
     if options["as_json"]:
-        click.echo(json.dumps(diagram.summary()))
+        print_json(diagram.summary())
     else:
         _report(diagram, options)
 
@@ -129,28 +130,23 @@ def _on_dask(address: str) -> Iterator[dict[str, Any]]:
 def _report(diagram: Any, options: dict[str, Any]) -> None:
     """A few lines about the whole, and what failed."""
     import numpy as np
-    from rich.console import Console
 
-    from optsched.commands.report import new_table
     from optsched.studies.phases import FIELDS
 
-    console = Console(highlight=False, soft_wrap=True)
     rows, sweep = diagram.sweep.rows, diagram.sweep
     seconds = sum(row.seconds for row in rows)
-    console.print(
+    print_lines(
         f"{len(rows)} cells, {len(diagram.failed)} failed, {sweep.resumed} found finished;"
-        f" {seconds / len(rows):.2g} s a cell"
+        f" {seconds / len(rows):.2g} s a cell",
+        *(f"{name} could not be used and was done again" for name in sweep.corrupt),
     )
-    for name in sweep.corrupt:
-        console.print(f"{name} could not be used and was done again")
-    table = new_table("over the cells", "least", "median", "largest")
+    table = []
     for name in diagram.names:
-        values = diagram.field(name)
-        numbers = np.nanquantile(values, [0.0, 0.5, 1.0])
-        table.add_row(FIELDS[name].label, *(f"{x:.3g}" for x in numbers))
-    console.print(table)
+        numbers = np.nanquantile(diagram.field(name), [0.0, 0.5, 1.0])
+        table.append((FIELDS[name].label, *(f"{x:.3g}" for x in numbers)))
+    print_table(("over the cells", "least", "median", "largest"), table)
     for row in diagram.failed:
-        console.print(f"a = {row.cell['a']:g}, b = {row.cell['b']:g} failed: {row.error}")
-    console.print(f"table in {Path(options['output']) / TABLE}")
+        print_lines(f"a = {row.cell['a']:g}, b = {row.cell['b']:g} failed: {row.error}")
+    print_lines(f"table in {Path(options['output']) / TABLE}")
     if options["plot"]:
-        console.print(f"figure in {options['plot']}")
+        print_lines(f"figure in {options['plot']}")

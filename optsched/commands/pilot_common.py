@@ -153,8 +153,8 @@ def keep_inputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> 
 
 def warn(lines: Iterable[str]) -> None:
     """Warnings on stderr, one a line, each once, in the words of the command."""
-    for line in dict.fromkeys(lines):
-        click.echo(f"warning: {spoken(line)}", err=True)
+    for line in dict.fromkeys(map(spoken, lines)):
+        click.echo(f"warning: {line}", err=True)
 
 
 def comparison_rows(found: Comparison) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def comparison_rows(found: Comparison) -> list[dict[str, Any]]:
 
 def show_comparison(title: str, found: Comparison, notes: Sequence[str] = ()) -> None:
     """Table of predicted final losses, the best first."""
-    from optsched.commands.rules.common import show
+    from optsched.commands.show import show
 
     small = min((abs(row.loss) for row in found.rows if row.loss), default=1.0)
     digits = max(4, 4 - math.floor(math.log10(small)))  # a loss of 1e-6 keeps its digits

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+from optsched.commands.show import percent, print_lines, print_table
 
 if TYPE_CHECKING:
     from optsched.control.budget import BudgetSolution
@@ -15,19 +14,7 @@ if TYPE_CHECKING:
     from optsched.studies.compare.tuning import Tuned
     from optsched.studies.verify import Verification
 
-__all__ = ["describe", "new_table", "solution_report", "verification_report"]
-
-
-def _percent(x: float) -> str:
-    return f"{100 * x:+.3g} %"
-
-
-def new_table(*titles: str, words: int = 1) -> Table:
-    """A table without lines; its first columns hold words, the others numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, title in enumerate(titles):
-        table.add_column(title, justify="left" if i < words else "right")
-    return table
+__all__ = ["cells", "describe", "solution_report", "verification_report"]
 
 
 def describe(problem: Problem) -> str:
@@ -51,6 +38,12 @@ def _update(p: Problem) -> str:
     return "; " + ", ".join(parts)
 
 
+def cells(name: str, peak: float, played: Any) -> list[str]:
+    """Cells of a row, from what has a loss with its parts."""
+    parts = f"{played.excess_loss:.6g}", f"{played.bias:.3g}", f"{played.variance:.3g}"
+    return [name, f"{peak:.4g}", *parts]
+
+
 def solution_report(
     solution: Solution,
     baselines: Sequence[Tuned],
@@ -61,61 +54,45 @@ def solution_report(
     rounded: Mapping[str, Any] | None = None,
 ) -> None:
     """Print a solution, its certificate and the tuned baselines."""
-    console = Console(highlight=False, soft_wrap=True)
     problem, proof = solution.problem, solution.certificate
-    console.print(describe(problem))
+    print_lines(describe(problem))
     titles = "peak rate", "excess loss", "bias", "variance", "to optimum"
-    table = new_table("schedule", *titles)
-    eta = solution.controls["eta"]
-    table.add_row(
-        "optimal" if problem.rate_only else "best found",
-        f"{eta.max():.4g}",
-        f"{solution.excess_loss:.6g}",
-        f"{solution.bias:.3g}",
-        f"{solution.variance:.3g}",
-        "",
-        style="bold",
-    )
+    best = "optimal" if problem.rate_only else "best found"
+    rows = [cells(best, solution.controls["eta"].max(), solution)]
     for b in baselines:
         note = " (at bound)" if b.at_bound else ""
         what = "" if problem.rate_only else " of plain SGD"
-        table.add_row(
-            f"best {b.name}{what}{note}",
-            f"{b.peak:.4g}",
-            f"{b.replay.excess_loss:.6g}",
-            f"{b.replay.bias:.3g}",
-            f"{b.replay.variance:.3g}",
-            _percent(b.replay.excess_loss / solution.excess_loss - 1.0),
-        )
-    console.print(table)
+        regret = percent(b.replay.excess_loss / solution.excess_loss - 1.0)
+        rows.append([*cells(f"best {b.name}{what}{note}", b.peak, b.replay), regret])
+    print_table(("schedule", *titles), rows, bold=(0,))
     if problem.rate_only:
-        console.print(
+        print_lines(
             f"no schedule is below {proof.lower_bound:.6g}: "
             f"certified within {100 * proof.certified_gap:.2g} % of optimal"
         )
     else:
         kind = "local optimum" if proof.local_optimum else "not shown to be a local optimum"
-        console.print(
+        print_lines(
             f"{kind}, the best from {len(proof.starts)} starts;"
             f" lowest curvature {proof.curvature:+.1e} of the largest"
         )
-    console.print(
+    print_lines(
         f"KKT residual {proof.kkt_residual:.1e}; replay {proof.replayed}"
-        f" ({_percent(proof.replay_gap)} to the solver's loss);"
+        f" ({percent(proof.replay_gap)} to the solver's loss);"
         f" {solution.method}, {len(solution.t)} knots, {solution.stats['seconds']:.2f} s"
     )
     if problem.eta_cap < problem.eta_max:
-        console.print(
-            f"eta_max {problem.eta_max:g} is above the stability limit:"
+        print_lines(
+            f"--peak {problem.eta_max:g} is above the stability limit:"
             f" rates are bounded by {problem.eta_cap:.6g}"
         )
     if chosen is not None:
-        console.print(_chosen(chosen))
+        print_lines(_chosen(chosen))
     if rounded:
-        console.print(_rounded(rounded, solution.excess_loss))
+        print_lines(_rounded(rounded, solution.excess_loss))
     for path in (output, plot):
         if path:
-            console.print(f"wrote {path}")
+            print_lines(f"wrote {path}")
 
 
 def _chosen(found: BudgetSolution) -> str:
@@ -134,9 +111,7 @@ def _chosen(found: BudgetSolution) -> str:
 def _rounded(numbers: Mapping[str, Any], before: float) -> str:
     """What rounding the batch sizes did."""
     loss = numbers["rounded_excess_loss"]
-    shown = (
-        "diverges" if loss is None else f"excess loss {loss:.6g} ({_percent(loss / before - 1)})"
-    )
+    shown = "diverges" if loss is None else f"excess loss {loss:.6g} ({percent(loss / before - 1)})"
     return (
         f"whole batch sizes: {shown}, {numbers['rounded_horizon']:,} steps in"
         f" {numbers['stages']} stages, {numbers['rounded_samples']:g} samples,"
@@ -146,31 +121,30 @@ def _rounded(numbers: Mapping[str, Any], before: float) -> str:
 
 def verification_report(result: Verification, file: str) -> None:
     """Print what a replay found."""
-    console = Console(highlight=False, soft_wrap=True)
     played, problem = result.replay, result.problem
-    console.print(describe(problem))
+    print_lines(describe(problem))
     if result.status == "diverges":
-        console.print(
+        print_lines(
             f"{file}: the recursion diverges (peak rate {result.schedule.peak:.4g},"
             f" stability limit {problem.stability_limit:.4g})"
         )
         return
-    console.print(
-        f"{file}: excess loss [bold]{played.excess_loss:.8g}[/bold]"
+    print_lines(
+        f"{file}: excess loss {played.excess_loss:.8g}"
         f" = bias {played.bias:.4g} + variance {played.variance:.4g}"
     )
     error = f", relative error about {played.error:.0e}" if played.error else ""
-    console.print(f"replayed {played.how}{error}")
+    print_lines(f"replayed {played.how}{error}")
     for line in result.violations:
-        console.print(f"breaks a constraint: {line}")
+        print_lines(f"breaks a constraint: {line}")
     if not problem.rate_only:
-        console.print("no lower bound is known for this problem")
+        print_lines("no lower bound is known for this problem")
     elif result.gap is None:
-        console.print(
+        print_lines(
             f"lower bound for rates up to {problem.eta_cap:.4g}:"
             f" {result.lower_bound:.6g} (this schedule goes higher)"
         )
     else:
-        console.print(
+        print_lines(
             f"lower bound {result.lower_bound:.6g}: within {100 * result.gap:.2g} % of optimal"
         )

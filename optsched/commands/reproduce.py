@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
-from optsched.commands.common import save_figure, use_compilation_cache
+from optsched.commands.common import save_figure
 from optsched.commands.options import Choice
+from optsched.commands.show import print_json, print_lines, print_table
 from optsched.errors import BadFile, InvalidProblem
 
 __all__ = ["reproduce"]
@@ -43,7 +44,7 @@ def reproduce(figure: str, output: str | None, as_json: bool, force: bool) -> No
         if not as_json:
             _report(paper, told[name]["files"])
     if as_json:
-        click.echo(json.dumps(told))
+        print_json(told)
 
 
 def _check_folder(folder: Path, names: list[str], force: bool) -> None:
@@ -87,21 +88,13 @@ def _write(paper: Any, folder: Path, force: bool) -> dict[str, Any]:
 
 
 def _report(paper: Any, files: list[str]) -> None:
-    from rich.console import Console
-
-    from optsched.commands.report import new_table
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{paper.name}: {paper.caption}")
-    if paper.exponents:
-        words, numbers = (
-            ("exponent of", "phase", "points"),
-            ("paper", "theory", "ours", "std. error"),
-        )
-        table = new_table(*words, *numbers, words=len(words))
-        for row in paper.exponent_rows():
-            numbers = (row[name] for name in ("paper", "theory", "ours", "stderr"))
-            shown = ("" if x is None else f"{x:.4f}" for x in numbers)
-            table.add_row(row["quantity"], row["phase"], row["points"], *shown)
-        console.print(table)
-    console.print(f"files: {', '.join(files)}")
+    print_lines(f"{paper.name}: {paper.caption}")
+    titles = "exponent of", "phase", "points", "paper", "theory", "ours", "std. error"
+    rows = []
+    for row in paper.exponent_rows():
+        numbers = (row[name] for name in ("paper", "theory", "ours", "stderr"))
+        shown = ("" if x is None else f"{x:.4f}" for x in numbers)
+        rows.append((row["quantity"], row["phase"], row["points"], *shown))
+    if rows:
+        print_table(titles, rows, words=3)
+    print_lines(f"files: {', '.join(files)}")

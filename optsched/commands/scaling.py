@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
 from optsched.commands.common import (
     make_problem,
     progress_bar,
     save_figure,
-    use_compilation_cache,
 )
 from optsched.commands.options import (
     Horizons,
@@ -23,6 +22,7 @@ from optsched.commands.options import (
     problem_options_without,
     schedule_type,
 )
+from optsched.commands.show import print_json, print_lines, print_table
 from optsched.errors import InvalidProblem, SolveFailed
 
 if TYPE_CHECKING:
@@ -94,58 +94,52 @@ def scaling(**options: Any) -> None:
 
         save_figure(plot_scaling(study), options["plot"], options["force"])
     if options["as_json"]:
-        click.echo(json.dumps(study.summary()))
+        print_json(study.summary())
     else:
         _report(study, options["plot"])
 
 
 def _report(study: Scaling, plot: str | None) -> None:
     """Print a row for each horizon, the exponents beside theory, and warnings."""
-    from rich.console import Console
-
-    from optsched.commands.report import new_table
-
-    console = Console(highlight=False, soft_wrap=True)
     p = study.problem
-    console.print(
+    print_lines(
         f"a = {p.a:g}, b = {p.b:g} ({p.phase} phase), N = {p.features:g}, m = {p.batch_size:g},"
         f" sigma = {p.noise:g}: {study.schedule} schedule, tuned: {', '.join(study.tuned)}"
     )
-    titles = "steps T", "excess loss", "local slope", "peak rate", "annealing time"
-    rows = new_table(*titles, words=0)
     assert study.fit is not None
     slopes = dict(zip(study.fit.horizons[1:].tolist(), study.fit.local_slopes, strict=True))
-    for point in study.points:
-        rows.add_row(
+    rows = [
+        (
             f"{point.horizon:,}",
             f"{point.excess_loss:.6g}",
             _number(slopes.get(float(point.horizon), math.nan)),
             f"{point.peak_eta:.4g}",
             "" if math.isnan(point.annealing_time) else f"{point.annealing_time:.4g}",
         )
-    console.print(rows)
-    console.print()
-    titles = "fitted", "standard error", "drift", "limit", "its error", "theory"
-    fitted = new_table("exponent", *titles)
+        for point in study.points
+    ]
+    titles = "steps T", "excess loss", "local slope", "peak rate", "annealing time"
+    print_table(titles, rows, words=0)
+    print_lines("")
     fits = study.fit, study.peak_fit, study.annealing_fit
     names = {
         "expected": "loss ~ T^-p",
         "expected_peak": "peak rate ~ T^-q",
         "expected_annealing": "annealing time ~ T^r",
     }
+    fitted = []
     for (name, label), fit in zip(names.items(), fits, strict=True):
         if fit is None:
             continue
         sign = 1.0 if study.exponents[name][0] == fit.exponent else -1.0
         values = (sign * fit.exponent, fit.stderr, sign * fit.drift, sign * fit.extrapolated)
         theory = study.theory.get(name, math.nan)
-        cells = (_number(x) for x in (*values, fit.extrapolated_stderr, theory))
-        fitted.add_row(label, *cells)
-    console.print(fitted)
-    for line in study.warnings:
-        console.print(f"warning: {line}")
+        fitted.append((label, *map(_number, (*values, fit.extrapolated_stderr, theory))))
+    titles = "exponent", "fitted", "standard error", "drift", "limit", "its error", "theory"
+    print_table(titles, fitted)
+    print_lines(*(f"warning: {line}" for line in study.warnings))
     if plot:
-        console.print(f"wrote {plot}")
+        print_lines(f"wrote {plot}")
 
 
 def _number(value: float) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
 from optsched.commands.common import (
     check_rows,
     kept_rows,
     make_problem,
     save_figure,
-    use_compilation_cache,
 )
 from optsched.commands.options import Choice, Number, control_option, points_option, problem_options
+from optsched.commands.show import print_json
 from optsched.control.methods.registry import METHODS, find_method
 from optsched.errors import InvalidProblem
 
@@ -169,7 +169,7 @@ def solve(**options: Any) -> None:
 
         save_figure(plot_solution(solution, baselines), options["plot"], options["force"])
     if options["as_json"]:
-        click.echo(json.dumps((chosen or solution).summary() | rounded))
+        print_json((chosen or solution).summary() | rounded)
     else:
         from optsched.commands.report import solution_report
 

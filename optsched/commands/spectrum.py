@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
-from optsched.commands.common import save_figure, use_compilation_cache
+from optsched.commands.common import save_figure
 from optsched.commands.options import Choice, Number
+from optsched.commands.show import print_json
 from optsched.errors import BadFile, InvalidProblem
 from optsched.files import check_input
 
@@ -69,7 +70,7 @@ def spectrum(**options: Any) -> None:
         save_figure(plot_measured(measured), options["plot"], options["force"])
     if options["as_json"]:
         solved = {} if solution is None else {"solution": solution.summary()}
-        click.echo(json.dumps(measured.summary() | solved))
+        print_json(measured.summary() | solved)
     else:
         _report(measured, solution, options)
 
@@ -162,7 +163,7 @@ def _solve(measured: MeasuredSpectrum, options: dict[str, Any]) -> Solution:
 
 
 def _report(measured: MeasuredSpectrum, solution: Solution | None, options: dict[str, Any]) -> None:
-    from optsched.commands.rules.common import show
+    from optsched.commands.show import show
 
     phase = {"easy": "easy phase", "hard": "hard phase"}.get(measured.phase, "phase not decided")
     first, last = measured.window

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
-from optsched.commands.common import make_problem, use_compilation_cache
+from optsched.commands.common import make_problem
 from optsched.commands.options import problem_options
+from optsched.commands.show import print_json
 from optsched.errors import InvalidProblem
 
 __all__ = ["verify"]
@@ -34,7 +35,7 @@ def verify(file: str, **options: Any) -> None:
 
     result = run(problem, schedule)
     if options["as_json"]:
-        click.echo(json.dumps(result.summary()))
+        print_json(result.summary())
     else:
         from optsched.commands.report import verification_report
 

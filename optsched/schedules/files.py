@@ -102,7 +102,7 @@ def write(
     if rows is None and suffix != ".json" and schedule.horizon > MAX_ROWS:
         raise BadFile(
             f"{target}: a file with every step would have {schedule.horizon} rows, at most "
-            f"{MAX_ROWS} are allowed: pass points=N (CLI: --points N) or use .json"
+            f"{MAX_ROWS} are allowed: pass points=N or use .json"
         )
     with atomic_path(target, overwrite=overwrite) as temporary:
         {".npz": _write_npz, ".csv": _write_csv, ".json": _write_json}[suffix](

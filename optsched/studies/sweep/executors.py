@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from optsched.cache import heal_cache
 from optsched.errors import InvalidProblem, OptschedError
 from optsched.studies.sweep.cells import plain
 from optsched.studies.sweep.cluster import Cluster, line, named
@@ -105,6 +106,7 @@ def _prepare(setup: Setup) -> None:
         return
     _prepared.add(here)
     _keep_memory()
+    heal_cache()
     if os.environ.get(BLAS[0]) == "1":  # as Dask has it for its workers
         _limit_xla()
     if setup.one_thread:
