@@ -6,22 +6,29 @@ used, so that ``import optsched`` is quick.
 
 from __future__ import annotations
 
-from typing import Any
 
-import lazy_loader
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from optsched.version import installed
 
-_load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return _load(name)
-    if name != "__version__":
+        return installed()
+    if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from optsched.version import installed
+    # Also this only now: a command that is interrupted as it starts should know what to say.
+    import lazy_loader
 
-    return installed()
+    load, _, names = lazy_loader.attach_stub(__name__, __file__)
+    globals()["__all__"] = names
+    if name == "__all__":
+        return names
+    if name not in names:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = load(name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
+    from optsched import __all__
+
     return [*__all__, "__version__"]

@@ -56,10 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if a solve did not converge; 2 for bad input; 130 if interrupted.
+        0; 1 if a solve did not converge; 2 for bad input; 130 if interrupted; 141 if nobody reads
+        the output.
     """
     try:
-        cli.main(argv, prog_name="optsched", standalone_mode=False)
+        code = cli.main(argv, prog_name="optsched", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2
@@ -71,13 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"output: {error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
-    return 0
-
-
-def run() -> None:
-    """Entry point of the installed command."""
-    sys.exit(main())
+    return code or 0
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

@@ -53,9 +53,7 @@ def test_the_package_alone_is_light(tmp_path: Path) -> None:
     alone, schedule, collocation = loaded_by(code, tmp_path)
     assert not alone & {*HEAVY, "scipy", "numpy", "rich"}
     assert not schedule & {*HEAVY, "scipy"}
-    assert (
-        "numpy" in schedule and "jax" in collocation
-    )  # what the test looks for is found if it is there
+    assert "numpy" in schedule and "jax" in collocation  # it is found if it is there
 
 
 def test_every_public_name_can_be_had() -> None:
@@ -76,6 +74,7 @@ def test_unknown_names_are_said_as_always() -> None:
 def _lines(folder: Path) -> list[list[str]]:
     """Command lines that must not wait for a solver or a plot."""
     Schedule.from_array(np.geomspace(1.0, 0.1, 200)).save(folder / "in.csv")
+    Schedule.from_array(np.geomspace(1.0, 0.1, 100_000)).save(folder / "long.csv")
     (folder / "trace.csv").write_text("step,sharpness\n" + "".join(f"{k},9\n" for k in range(9)))
     np.save(folder / "gradients.npy", np.random.default_rng(0).normal(size=(9, 4)) + 1.0)
     rows = [
@@ -98,6 +97,8 @@ def _lines(folder: Path) -> list[list[str]]:
         "rules invariance runs.csv",
         "export in.csv --format torch-snippet --output out.py",
         "export in.csv --format csv",
+        "verify in.csv --a 2.5 --b 2",
+        "verify long.csv --a 2.5 --b 2 --features 100 --json",
     ]
     return [line.split() for line in lines]
 
