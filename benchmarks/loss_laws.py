@@ -78,7 +78,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--laws", default="fsl")
+    parser.add_argument("--laws", default="fsl-norm")
     parser.add_argument("--triples", action="store_true")
     options = parser.parse_args()
     for folder in sorted(path for path in options.data.iterdir() if path.is_dir()):

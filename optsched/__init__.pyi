@@ -49,7 +49,7 @@ from .optimisers.momentum import (
     Nesterov as Nesterov,
 )
 from .pilot.fitting import Fit as Fit, fit as fit
-from .pilot.law import Law as Law
+from .pilot.laws.law import Law as Law
 from .pilot.lawfile import load_fit as load_fit, save_fit as save_fit
 from .pilot.planning.optimal import Plan as Plan, plan as plan
 from .pilot.prediction import Prediction as Prediction, predict as predict

@@ -12,7 +12,7 @@ import numpy as np
 from optsched import Schedule
 from optsched.pilot import Run, read_runs
 from optsched.pilot.fitting import Fit, RunNote
-from optsched.pilot.law import LAWS, Law
+from optsched.pilot.laws import DEFAULT, LAWS, Law, NormLaw
 from optsched.pilot.pieces import Scale, cut
 
 DATA = Path(__file__).parent / "data" / "llm-loss-curves"
@@ -32,6 +32,7 @@ SCALE = Scale(PEAK, 24_000.0, 0.09)
 
 # In the order of the parameters of each law, near what language models show.
 THETAS: dict[str, list[float]] = {
+    "fsl-norm": [2.7, -1.5, 0.53, -1.6, 7.3, 0.3, 1.06, 0.8, 0.01, 1.6, 0.72, 0.48, 0.1],
     "fsl": [2.9, -1.1, 0.45, -1.5, 4.0, 0.6, 0.55, 1.0, 0.05],
     "fsl-sgd": [2.9, -1.1, 0.45, -1.5, 4.0, 0.6, 1.0, 1.0, 0.05],
     "features": [2.9, 0.8, 0.45, -1.5, 4.0, 0.6, 0.55, 1.0, 0.0],
@@ -69,9 +70,15 @@ SHAPES = {
 }
 
 
+def made_law(name: str) -> Law:
+    """A law with the priors that it has of runs of the peak and span of `SCALE`."""
+    law = NormLaw(weight_decay=0.1) if name == DEFAULT else LAWS[name]()
+    return law.for_runs(SCALE, [3.2])
+
+
 def made_fit(name: str, *, members: Any = (), law: Law | None = None) -> Fit:
     """A fit with known parameters, as if to runs of the peak and span of `SCALE`."""
-    law = LAWS[name]() if law is None else law
+    law = made_law(name) if law is None else law
     theta = np.array(THETAS[name])
     return Fit(
         law=law,

@@ -403,7 +403,8 @@ def test_choices_are_those_of_the_library() -> None:
 
     from optsched.logs.options import Unit
     from optsched.measure.exponents import KINDS
-    from optsched.pilot.law import LAWS
+    from optsched.pilot.laws import LAWS
+    from optsched.pilot.laws.norm import OPTIMISERS as ADAPTIVE
     from optsched.rules.batch.scaling import RULES
     from optsched.rules.diffusion.capacity import WEIGHTS
     from optsched.rules.diffusion.schedules import FORMS
@@ -420,7 +421,8 @@ def test_choices_are_those_of_the_library() -> None:
     convention = get_args(get_type_hints(UpdateRule)["convention"])
     told = {
         ("reproduce", "figure"): [*FIGURES, "all"],
-        ("fit", "--law"): ["auto", *LAWS],
+        ("fit", "--law"): LAWS,
+        ("fit", "--optimiser"): ADAPTIVE,
         ("fit", "--unit"): get_args(Unit),
         ("spectrum", "--kind"): KINDS,
         ("rules batch", "--rule"): RULES,

@@ -48,7 +48,9 @@ def _rows(path: str) -> list[dict[str, str]]:
 def test_from_logs_to_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     """The whole way on public runs."""
     told = _json(capsys, "fit", *TRAINED, "--warmup", "2160", "--output", "l.json", "--json")
-    assert told["law"]["name"] == "fsl" and [run["name"] for run in told["runs"]] == list(TRAIN)
+    assert told["law"]["name"] == "fsl-norm" and [run["name"] for run in told["runs"]] == list(
+        TRAIN
+    )
     assert told.keys() >= {"parameters", "stderr", "exponents", "scale", "misfit", "seed_noise"}
     assert told.keys() >= {"cost", "warnings", "members", "held_out"}
     assert load_fit("l.json").misfit == told["misfit"]
@@ -63,7 +65,8 @@ def test_from_logs_to_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert [int(r["step"]) for r in rows] == [int(r["step"]) for r in measured]
     loss = np.array([[float(r[key]) for key in ("lo", "loss", "hi")] for r in rows])
     assert np.all(np.diff(loss, axis=1) > 0.0)
-    assert loss[-1, 1] == pytest.approx(row["loss"], rel=1e-12)
+    # The rows of the file are edges of pieces, along which the weights change.
+    assert loss[-1, 1] == pytest.approx(row["loss"], rel=1e-6)
     truth = np.array([float(r["loss"]) for r in measured])
     assert np.abs(loss[:, 1] - truth).mean() < 3.5e-3
     rates = np.array([[float(one["lr"]) for one in some] for some in (rows, measured)])

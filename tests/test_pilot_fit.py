@@ -19,8 +19,9 @@ from scipy.stats import spearmanr
 from optsched import BadFile, InvalidProblem, Schedule
 from optsched.pilot import LAWS, Fit, Run, compare, fit, held_out, load_fit, predict, save_fit
 from optsched.pilot.fitting import SEED_NOISE
-from optsched.pilot.heldout import choose, departure
+from optsched.pilot.heldout import departure
 from optsched.pilot.lawfile import summary
+from optsched.pilot.laws import DEFAULT
 from optsched.pilot.pieces import cut
 from tests.pilots import (
     MODELS,
@@ -32,6 +33,7 @@ from tests.pilots import (
     TRAIN,
     chosen,
     made_fit,
+    made_law,
     made_run,
     public_runs,
     ramped,
@@ -60,7 +62,7 @@ def made(name: str) -> Fit:
 
 
 def _made_runs(name: str, noise: float = 2e-4) -> list[Run]:
-    law = LAWS[name]()
+    law = made_law(name)
     return [
         made_run(shape, law, THETAS[name], ramped(horizon, 1000, SHAPES[shape]), noise, i)
         for i, (shape, horizon) in enumerate(PILOTS)
@@ -83,12 +85,20 @@ def test_a_fit_recovers_the_law_that_made_the_runs(name: str) -> None:
     for shape, horizon in (("wsd", 48_000), ("linear", 24_000), ("power", 12_000)):
         schedule, at = ramped(horizon, 1000, SHAPES[shape]), np.array([horizon])
         truth = found.law.curve(theta, cut(schedule, at, SCALE))[0]
-        assert predict(found, schedule, at).loss[0] == pytest.approx(truth, abs=1.5e-3)
+        told = predict(found, schedule, at)
+        # Of the default law three parameters are known from their priors alone.
+        room = told.upper[0] - told.loss[0] if name == DEFAULT else 1.5e-3
+        assert told.loss[0] == pytest.approx(truth, abs=room)
 
 
 def test_noise_free_runs_give_the_parameters_but_for_the_pieces() -> None:
     name = "momentum"
-    found = fit(_made_runs(name, noise=0.0), LAWS[name](), members=0)
+    # So few rows that none are averaged.
+    runs = [
+        replace(run, steps=run.steps[::-1][::3][::-1], loss=run.loss[::-1][::3][::-1])
+        for run in _made_runs(name, 0.0)
+    ]
+    found = fit(runs, LAWS[name](), members=0)
     np.testing.assert_allclose(found.theta, THETAS[name], atol=1e-2)
     assert found.misfit < 1e-4
 
@@ -119,14 +129,14 @@ def test_no_members_is_no_uncertainty_but_misfit_and_seeds() -> None:
     assert found.members.shape == (0, 9)
     assert all(error == 0.0 for _, error in found.parameters.values())
     told = predict(found, ramped(24_000, 1000, SHAPES["wsd"]), [24_000], level=0.6826894921)
-    half = np.hypot(found.misfit, found.seed_noise * told.loss[0])
+    half = np.hypot(1.25 * found.misfit, found.seed_noise * told.loss[0])
     assert told.upper[0] - told.loss[0] == pytest.approx(half, rel=1e-6)
 
 
 def test_one_run_is_fitted_with_a_warning() -> None:
     found = fit(_made_runs("fsl")[1:2], members=20)
     assert any("One run only" in line for line in found.warnings)
-    assert any("priors" in line and "clock" in line for line in found.warnings)
+    assert any("priors" in line and "clock" in line for line in found.notes)
     assert not any("No run ends" in line for line in found.warnings)
     assert not any("One run only" in line for line in made("fsl").warnings)
 
@@ -151,7 +161,7 @@ def test_the_noise_between_seeds_is_measured_where_there_are_seeds() -> None:
 @pytest.mark.parametrize(("steps", "rates"), [(1, 50.0), (1, 1e-3), (4, 1.0)])
 def test_units_of_steps_and_rates_do_not_matter(steps: int, rates: float) -> None:
     runs = _made_runs("fsl")
-    found = fit(runs, members=0)
+    found = fit(runs, LAWS["fsl"](), members=0)
 
     def scaled(schedule: Schedule) -> Schedule:
         ends = np.append(schedule.steps, schedule.horizon) * steps
@@ -160,7 +170,7 @@ def test_units_of_steps_and_rates_do_not_matter(steps: int, rates: float) -> Non
         return Schedule.from_knots(last, eta=eta, horizon=int(ends[-1]))
 
     moved = [replace(r, steps=r.steps * steps, schedule=scaled(r.schedule)) for r in runs]
-    other = fit(moved, members=0)
+    other = fit(moved, LAWS["fsl"](), members=0)
     schedule = ramped(30_000, 1000, SHAPES["wsd"])
     one = predict(found, schedule, [10_000, 30_000]).loss
     two = predict(other, scaled(schedule), [10_000 * steps, 30_000 * steps]).loss
@@ -244,25 +254,6 @@ def test_a_few_triples_of_public_runs() -> None:
 @pytest.mark.slow
 def test_all_triples_of_public_runs() -> None:
     _judge(list(combinations(SHORT, 3)), members=40)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_the_default_law_is_kept_for_adaptive_optimisers(model: str) -> None:
-    laws = {name: LAWS[name]() for name in ("fsl", "fsl-sgd")}
-    name, table = choose(chosen(model, [*TRAIN, "wsdcon_3"]), laws)
-    assert name == "fsl" and [one.law for one in table] == ["fsl", "fsl-sgd"]
-    assert len(table[0].errors) == len(table[0].runs) == 4
-    assert choose(chosen(model, TRAIN), laws) == ("fsl", [])
-
-
-def test_another_law_is_chosen_where_it_is_clearly_better() -> None:
-    law, theta = LAWS["fsl-sgd"](), THETAS["fsl-sgd"]
-    shapes = [*PILOTS, ("linear", 20_000)]
-    runs = [
-        made_run(s, law, theta, ramped(h, 1000, SHAPES[s]), 5e-5, i)
-        for i, (s, h) in enumerate(shapes)
-    ]
-    assert choose(runs, {"momentum": LAWS["momentum"](), "fsl-sgd": law})[0] == "fsl-sgd"
 
 
 # Held-out runs
@@ -353,7 +344,7 @@ def _with(value: Any, *keys: Any) -> Callable[[dict[str, Any]], None]:
 
 BROKEN: dict[str, Callable[[dict[str, Any]], None]] = {
     "other format": _with("something", "format"),
-    "other version": _with(2, "version"),
+    "other version": _with(1, "version"),
     "no law": _without("law"),
     "no priors": _without("law", "priors"),
     "no members": _without("members"),

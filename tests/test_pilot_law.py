@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from optsched import InvalidProblem, Schedule
-from optsched.pilot.law import (
+from optsched.pilot.laws import (
     LAWS,
     KernelLaw,
     Prior,
@@ -22,9 +22,18 @@ from optsched.pilot.law import (
     momentum,
     multi_power,
 )
+from optsched.pilot.laws.tails import features_tail, power_tail, step_tail
 from optsched.pilot.pieces import Pieces, cut
-from optsched.pilot.tails import features_tail, power_tail, step_tail
-from tests.pilots import PEAK, SCALE, SHAPES, TEST, THETAS, made_fit, public_runs, ramped
+from tests.pilots import (
+    PEAK,
+    SCALE,
+    SHAPES,
+    TEST,
+    THETAS,
+    made_fit,
+    public_runs,
+    ramped,
+)
 
 STEPS = np.array([500, 2160, 5000, 9000, 11_990, 11_999, 12_000])
 RANGES = {
@@ -40,6 +49,10 @@ RANGES = {
     "clock": (0.3, 1.3),
     "amplitude": (0.4, 1.6),
     "offset": (-0.3, 1.0),
+    "log_growth": (-2.0, 6.0),
+    "decay": (0.0, 8.0),
+    "norm": (0.0, 1.0),
+    "saturation": (0.0, 1.0),
 }
 
 

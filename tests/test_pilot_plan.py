@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from optsched import InvalidProblem, Schedule
 from optsched.pilot import Fit, compare, plan
-from optsched.pilot.law import KernelLaw
+from optsched.pilot.laws import KernelLaw
 from optsched.pilot.planning.optimal import Plan
 from optsched.pilot.planning.rivals import joined, rivals
 from tests.pilots import PEAK, SCALE, SHAPES, THETAS, made_fit, ramped

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optsched.commands.command import Command, spoken
-from optsched.commands.options import Choice
+from optsched.commands.options import Choice, Number
 from optsched.commands.pilot_common import keep_inputs, log_options, reading, warn
 from optsched.errors import InvalidProblem
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-CHOICES = ("auto", "fsl", "fsl-sgd", "features", "multi-power", "momentum")
+
+def law_names() -> list[str]:
+    """Names of the laws."""
+    from optsched.pilot.laws import LAWS
+
+    return [*LAWS]
 
 
 @click.command(cls=Command)
@@ -38,7 +43,32 @@ CHOICES = ("auto", "fsl", "fsl-sgd", "features", "multi-power", "momentum")
     " averaged.",
 )
 @click.option(
-    "--law", type=Choice(CHOICES), default="auto", show_default=True, help=", ".join(CHOICES) + "."
+    "--law",
+    type=Choice(law_names, {"auto": "fsl-norm"}, free=True),
+    default="fsl-norm",
+    show_default=True,
+    help="fsl-norm, fsl, fsl-sgd, features, multi-power, momentum, or module:Class of your own.",
+)
+@click.option(
+    "--optimiser",
+    type=Choice(("adamw", "adam", "sgd", "other")),
+    default="adamw",
+    show_default=True,
+    help="adamw, adam (no decay), sgd, or other: normalised updates of unknown size.",
+)
+@click.option(
+    "--weight-decay",
+    default="unknown",
+    show_default=True,
+    help="A number >= 0; unknown: that of 0, .01 and .1 which describes the runs best.",
+)
+@click.option(
+    "--uncoupled-decay", is_flag=True, help="The decay is not multiplied by the learning rate."
+)
+@click.option(
+    "--init-std",
+    type=Number("a number > 0"),
+    help="Standard deviation of the weight matrices at the start; usual if not given.",
 )
 @click.option("--output", type=click.Path(), help="Law file to write, .json.")
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
@@ -57,11 +87,12 @@ def fit(
 ) -> None:
     """Fit a law of the loss to the logs of pilot RUNS: files, or folders of runs.
 
-    With --law auto: the functional scaling law with a clock exponent, for adaptive optimisers; from
-    four runs on that for SGD, if it is clearly better on runs that are left out in turn.
+    The default law is the functional scaling law in rates over the norm of the weights. Peak rates
+    of the runs may differ.
     """
     from optsched.files import PLOT_SUFFIXES, check_writable
 
+    settings = _settings(law, options)
     if not runs:
         raise InvalidProblem("runs", "none", "log files of one run or more")
     if output is not None:
@@ -71,19 +102,18 @@ def fit(
     keep_inputs((output, plot), runs)
     from optsched.logs.read import read_runs
     from optsched.pilot.fitting import fit as run_fit
-    from optsched.pilot.heldout import choose
     from optsched.pilot.heldout import held_out as judge
-    from optsched.pilot.law import LAWS
     from optsched.pilot.lawfile import save_fit, summary
+    from optsched.pilot.laws import LAWS, made_law
 
+    mine = made_law(law, **settings)
     rates, seeds = options.pop("rates"), options.pop("seeds")
     logs = read_runs(runs, rates=_rates(rates), seeds=seeds, **reading(options))
     table = []
-    if law == "auto":
-        law, table = choose(logs, {name: LAWS[name]() for name in ("fsl", "fsl-sgd")})
     if held_out:
-        table = judge(logs, {name: make() for name, make in LAWS.items()})
-    found = run_fit(logs, LAWS[law]())
+        others = {name: make() for name, make in LAWS.items() if name != law}
+        table = judge(logs, {law: mine, **others})
+    found = run_fit(logs, mine)
     if output is not None:
         save_fit(found, output, overwrite=force)
     if plot is not None:
@@ -113,6 +143,37 @@ def _rates(given: tuple[str, ...]) -> Any:
     return found if len(found) > 1 else (found or [None])[0]
 
 
+def _settings(law: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the optimiser, taken out of the options; only the default law asks."""
+    from optsched.pilot.laws.registry import DEFAULT
+
+    optimiser, text = options.pop("optimiser"), options.pop("weight_decay")
+    coupled, std = not options.pop("uncoupled_decay"), options.pop("init_std")
+    given: dict[str, Any] = {}
+    if optimiser != "adamw":
+        given["optimiser"] = optimiser
+    if text != "unknown":
+        given["weight_decay"] = _decay(text)
+    if not coupled:
+        given["coupled"] = False
+    if std is not None:
+        given["init_std"] = std
+    if given and law != DEFAULT:
+        allowed = f"{DEFAULT} with --optimiser, --weight-decay, --uncoupled-decay or --init-std"
+        raise InvalidProblem("law", law, allowed)
+    return given
+
+
+def _decay(text: str) -> float:
+    from optsched.checks import at_least
+
+    try:
+        value = float(text)
+    except ValueError:
+        raise InvalidProblem("weight_decay", text, "unknown, or a number >= 0") from None
+    return at_least("weight_decay", value, 0.0)
+
+
 def _report(found: Fit, table: list[Any], written: list[str]) -> None:
     from optsched.commands.show import show
 
@@ -121,6 +182,7 @@ def _report(found: Fit, table: list[Any], written: list[str]) -> None:
         for name, (value, error) in found.parameters.items()
     ]
     notes = [
+        *found.notes,
         f"misfit {found.misfit:.2g} nats (rms)",
         f"noise between seeds {found.seed_noise:.1e}, relative",
         f"rates over {found.scale.rate:.6g}, steps over {found.scale.span:,.0f}",

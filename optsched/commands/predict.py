@@ -40,6 +40,11 @@ def _names_and_files(ctx: Any, param: Any, incomplete: str) -> list[CompletionIt
     "--horizon", type=Number("a whole number of steps"), help="Steps of a family given by name."
 )
 @click.option("--peak", type=Number("a number > 0"), help="Peak of a family given by name.")
+@click.option(
+    "--weight-decay",
+    type=Number("a number >= 0"),
+    help="Of the runs to predict, if not that of the pilot runs.",
+)
 @level_option
 @click.option("--output", type=click.Path(), help="csv to write: step,lr,loss,lo,hi; one schedule.")
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
@@ -50,6 +55,7 @@ def predict(
     law: str | None,
     horizon: float | None,
     peak: float | None,
+    weight_decay: float | None,
     level: float,
     output: str | None,
     plot: str | None,
@@ -92,8 +98,9 @@ def predict(
         if name in given:
             raise InvalidProblem("schedules", name, "different names")
         given[name] = (schedule, steps)
-    table = compare(found, {name: one for name, (one, _) in given.items()}, level=level)
-    curves = {name: run(found, one, steps, level=level) for name, (one, steps) in given.items()}
+    how_sure = {"level": level, "weight_decay": weight_decay}
+    table = compare(found, {name: one for name, (one, _) in given.items()}, **how_sure)
+    curves = {name: run(found, one, steps, **how_sure) for name, (one, steps) in given.items()}
     if output is not None:
         (curve,) = curves.values()
         table_columns = {
@@ -122,7 +129,8 @@ def predict(
         if any(map(find_family, given)):
             notes.insert(0, "families have their default shape")
         show_comparison(f"law {found.law.name} of {law}", table, notes)
-    warn([*table.warnings, *(w for c in curves.values() for w in c.warnings if len(curves) == 1)])
+    along = [w for c in curves.values() for w in c.warnings if len(curves) == 1]
+    warn([*table.warnings, *(w for w in along if not any(t.endswith(w) for t in table.warnings))])
 
 
 def _schedule(

@@ -24,7 +24,7 @@ THEMES = {
         " from-horizon to-horizon from-batch to-batch small-batch big-batch size"
     ),
     "Rates": "peak floor warmup max-change lr edge margin cooldown",
-    "Optimiser": "optimiser momentum nu ema weight-decay convention",
+    "Optimiser": "optimiser momentum nu ema weight-decay uncoupled-decay init-std convention",
     "What is scheduled": (
         "control objective cost latency sample-cost divisors batch-sizes schedule families"
     ),
@@ -52,6 +52,7 @@ _OLD = {
 _OLD_OF = {
     "dashboard": {"--rows": "--window"},
     "export": {"--momentum-as": "--momentum"},
+    "fit": {"--optimiser": "--optimizer"},
     "spectrum": {"--modes": "--window"},
     "batch": {"--to-batch": "--batch"},
     "ema": {"--to-batch": "--batch", "--at-step": "--steps"},

@@ -5,8 +5,8 @@ from optsched.logs.run import Run
 from optsched.logs.seeds import SeedGroup, average_seeds
 from optsched.pilot.fitting import Fit, fit
 from optsched.pilot.heldout import HeldOut, held_out
-from optsched.pilot.law import LAWS, Law, Prior
 from optsched.pilot.lawfile import load_fit, save_fit
+from optsched.pilot.laws import LAWS, Law, Prior
 from optsched.pilot.planning.optimal import Plan, plan
 from optsched.pilot.prediction import Comparison, Prediction, compare, predict
 

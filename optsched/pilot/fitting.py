@@ -1,10 +1,10 @@
 r"""Fit a law to the logs of a few runs, with its uncertainty.
 
-The objective is the Huber loss of the residuals of :math:`\ln L` plus the priors of the law.
-Residuals of a law are smooth in time, since what is left is what the law cannot say, so that the
-rows of a log are far from independent: a prior weighs as much as 60 rows. Uncertainty is an
-ensemble of refits: runs weighted at random (Bayesian bootstrap), shifted by the noise between
-seeds, with prior means drawn from the priors.
+The objective is the Huber loss of the residuals of :math:`\ln L`, over their own size, plus the
+priors of the law. Residuals of a law are smooth in time, since what is left is what the law cannot
+say, so that the rows of a log are far from independent: a prior weighs as much as 60 rows.
+Uncertainty is that of the objective's curvature (Laplace), by a factor that makes intervals hold
+on models that were left out; it is carried by an ensemble of parameters with that covariance.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from optsched.checks import whole
 from optsched.errors import InvalidProblem
 from optsched.logs.run import Run
 from optsched.logs.seeds import average_seeds
-from optsched.pilot.identify import unidentified
-from optsched.pilot.law import KernelLaw, Law, Prior, fsl
+from optsched.pilot.identify import SHARED, at_ends, ruled, unidentified
+from optsched.pilot.judge import judged
+from optsched.pilot.laws import Law, NormLaw
 from optsched.pilot.pieces import Pieces, Scale, cut
 
-__all__ = ["LOSSES", "Fit", "RunNote", "fit"]
+__all__ = ["LOSSES", "Fit", "RunNote", "early_rows", "fit"]
 
-
-MOST_ROWS, ALL_ROWS = 128, 600  # of a run, and of all; more are averaged in bins
-FEWEST_ROWS = 30
-HUBER = 1e-3  # relative: about the noise of a validation loss
+ROWS = 40  # of a run; more are averaged in bins
+LEAST_ROWS = 4  # that are kept of a run
+EARLY = 0.08  # of the shortest run: early training, of which laws know nothing
+SIZES = 5e-4, 1e-2  # relative size of residuals: least and largest that the priors are weighed by
+FIRST_SIZE = 2e-3
+ROUNDS = 2  # in which that size is found
 PRIOR_ROWS = 60.0
 SEED_NOISE = 4e-4  # relative, between two runs of one schedule: 1.2e-3 nats at a loss of 3
 LOSSES = 1e-7, 1e3  # what the ranges of the parameters are for
-NOISE = 0.05  # of the loss: what a constant rate adds to it, to a factor of e
 TRIED = 3  # of the starts, the best before any fit
-MEMBERS, MEMBER_TOL = 40, 1e-4
+MEMBERS = 64
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ class Fit:
     Attributes
     ----------
     law : Law
+        With the priors that it had of these runs.
     theta : numpy.ndarray, shape (p,)
         Parameters, those of the smallest objective.
     members : numpy.ndarray, shape (K, p)
-        Parameters of the ensemble.
+        Ensemble about ``theta`` whose covariance is that of the parameters.
     scale : Scale
         Units of the parameters.
     runs : tuple of RunNote
@@ -73,7 +76,11 @@ class Fit:
     warnings : tuple of str
         What the runs do not determine, and what looks wrong, in sentences.
     cost : float
-        Objective, in units of the squared Huber width.
+        Objective, in units of the squared size of the residuals.
+    notes : tuple of str
+        What the fit took for given and what it left out, in sentences.
+    failed : str
+        Why the law does not describe the runs, so that nothing should rest on it; else empty.
     """
 
     law: Law
@@ -85,6 +92,8 @@ class Fit:
     seed_noise: float
     warnings: tuple[str, ...] = ()
     cost: float = field(default=math.nan)
+    notes: tuple[str, ...] = ()
+    failed: str = ""
 
     @property
     def parameters(self) -> dict[str, tuple[float, float]]:
@@ -101,7 +110,7 @@ class Fit:
         where the law has no such exponents or q >= 1, which no b gives.
         """
         names = self.law.parameters
-        if "s" not in names or "q" in self.law.held:
+        if "s" not in names or "q" not in names or "q" in self.law.held:
             return {}
         s, q = names.index("s"), names.index("q")
         rows = np.vstack([self.theta[None], self.members])
@@ -138,41 +147,30 @@ class _Data:
     loss: Floats
 
 
-def _thinned(run: Run, rows: int) -> Run:
-    """At most so many losses of a run, without one before the first update."""
-    late = run.steps > 0
-    return replace(run, steps=run.steps[late], loss=run.loss[late]).thin(rows, "equal")
+def early_rows(runs: Sequence[Run]) -> int:
+    """First step of the rows that are used: 8 % of the shortest run, at least the warm-ups."""
+    shortest = min(int(run.steps[-1]) for run in runs)
+    return max(math.ceil(EARLY * shortest), *(run.warmup for run in runs), 1)
 
 
-def _width(runs: Sequence[Run]) -> float:
-    """Relative residual from which a row counts as an outlier: its noise, `HUBER` at least."""
-    noises = [run.noise / float(np.median(run.loss)) for run in runs if len(run.steps) > 2]
-    return max([HUBER, *noises])
+def _late(run: Run, first: int) -> Run:
+    """The rows from a step on, the last four in any case, without one before the first update."""
+    keep = run.steps >= min(first, int(run.steps[-LEAST_ROWS:][0]))
+    keep &= run.steps > 0
+    return replace(run, steps=run.steps[keep], loss=run.loss[keep])
 
 
 class _Objective:
     """Residuals and Jacobian of the free parameters; remembers the last point."""
 
-    def __init__(
-        self,
-        law: Law,
-        data: Sequence[_Data],
-        width: float,
-        *,
-        weights: Floats | None = None,
-        shifts: Floats | None = None,
-        means: dict[str, float] | None = None,
-    ) -> None:
-        self.law, self.data, self.free = law, data, law.free
-        self.weights = np.ones(len(data)) if weights is None else weights
-        self.shifts = np.zeros(len(data)) if shifts is None else shifts
+    def __init__(self, law: Law, data: Sequence[_Data], size: float) -> None:
+        self.law, self.data, self.free, self.size = law, data, law.free, size
         self.held = law.held
         self.priors = []
         for row, i in enumerate(self.free):
             prior = law.priors.get(law.parameters[i])
             if prior is not None:
-                mean = (means or {}).get(law.parameters[i], prior.mean)
-                self.priors.append((row, mean, math.sqrt(PRIOR_ROWS) * width / prior.spread))
+                self.priors.append((row, prior.mean, math.sqrt(PRIOR_ROWS) / prior.spread))
         self._last: tuple[bytes, Floats, Floats] | None = None
 
     def full(self, z: Floats) -> Floats:
@@ -186,13 +184,12 @@ class _Objective:
         if self._last is None or self._last[0] != key:
             theta = self.full(z)
             values, rows = [], []
-            for one, weight, shift in zip(self.data, self.weights, self.shifts, strict=True):
+            for one in self.data:
                 loss, jacobian = self.law.jacobian(theta, one.pieces)
                 # Far from a fit a law may be negative, which no logarithm forgives.
-                floor = 1e-3 * one.loss
-                safe = np.maximum(loss, floor)
-                values.append(weight * (np.log(safe / one.loss) - shift))
-                rows.append(weight * jacobian[:, self.free] / safe[:, None])
+                safe = np.maximum(loss, 1e-3 * one.loss)
+                values.append(np.log(safe / one.loss) / self.size)
+                rows.append(jacobian[:, self.free] / (safe * self.size)[:, None])
             for row, mean, stiffness in self.priors:
                 values.append(np.array([stiffness * (z[row] - mean)]))
                 rows.append(stiffness * np.eye(len(z))[row][None])
@@ -209,9 +206,11 @@ class _Objective:
 
 
 def _linear_start(law: Law, start: Floats, data: Sequence[_Data]) -> tuple[Floats, float]:
-    """The start with its level, bias and noise solved for, and the squared residual of that."""
+    """The start with its linear parameters solved for, and the squared residual of that."""
     theta = start.copy()
     names = [law.parameters.index(name) for name in law.linear]
+    if not names:
+        return theta, 0.0
     theta[names] = 0.0
     columns = [law.jacobian(theta, one.pieces)[1][:, names] for one in data]
     weight = np.concatenate([1.0 / one.loss for one in data])
@@ -221,29 +220,72 @@ def _linear_start(law: Law, start: Floats, data: Sequence[_Data]) -> tuple[Float
         return start, math.inf
     found, rest = nnls(matrix / size, np.ones(len(matrix)))
     found = np.maximum(found / size, 1e-6)
-    theta[names] = found[0], math.log(found[1]), math.log(found[2])
+    logs = [law.parameters[i].startswith("log_") for i in names]
+    theta[names] = np.where(logs, np.log(found), found)
     return theta, float(rest) ** 2
 
 
-def _minimise(
-    objective: _Objective, start: Floats, width: float, steps: int, tol: float = 1e-8
-) -> Any:
+def _minimise(objective: _Objective, start: Floats, steps: int) -> Any:
     """Bounded robust least squares from one start."""
     law, free = objective.law, objective.free
     low, high = law.low[free], law.high[free]
-    inside = np.clip(start[free], low + 1e-6, high - 1e-6)
     return least_squares(
         objective.residuals,
-        inside,
+        np.clip(start[free], low + 1e-6, high - 1e-6),
         jac=objective.jacobian,  # type: ignore[arg-type]
         bounds=(low, high),
         loss="huber",
-        f_scale=width,
         x_scale="jac",
         max_nfev=steps,
-        ftol=tol,
-        xtol=tol,
+        ftol=1e-7,
+        xtol=1e-7,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The best parameters of a law, with what they leave."""
+
+    law: Law
+    theta: Floats
+    cost: float
+    size: float
+    residuals: Floats
+    curvature: Floats
+
+    @property
+    def score(self) -> float:
+        """Minus the log of the probability of the runs, as far as laws can be compared by it."""
+        return self.cost + len(self.residuals) * math.log(self.size)
+
+
+def _relative(law: Law, theta: Floats, data: Sequence[_Data]) -> Floats:
+    """Residuals of the logarithm of the loss."""
+    return np.concatenate(
+        [np.log(np.maximum(law.curve(theta, d.pieces), 1e-3 * d.loss) / d.loss) for d in data]
+    )
+
+
+def _fit_one(law: Law, data: Sequence[_Data], start: Floats | None) -> _Found:
+    if start is None:
+        ranked = sorted(
+            (_linear_start(law, one, data) for one in law.starts()), key=lambda pair: pair[1]
+        )
+        starts = [theta for theta, _ in ranked[:TRIED]]
+    else:
+        starts = [np.asarray(start, float)]
+    size = FIRST_SIZE
+    objective = _Objective(law, data, size)
+    found = min((_minimise(objective, one, 100) for one in starts), key=lambda o: o.cost)
+    for _ in range(ROUNDS):
+        theta = objective.full(found.x)
+        rest = _relative(law, theta, data)
+        size = float(np.clip(np.sqrt(np.mean(rest**2)), *SIZES))
+        objective = _Objective(law, data, size)
+        found = _minimise(objective, theta, 50)
+    theta = objective.full(found.x)
+    rest = _relative(law, theta, data)
+    return _Found(law, theta, float(found.cost), size, rest, found.jac.T @ found.jac)
 
 
 def _checked(runs: Sequence[Run]) -> list[Run]:
@@ -270,17 +312,19 @@ def fit(
 ) -> Fit:
     r"""Fit a law to pilot runs.
 
-    Minimises :math:`\sum h(\ln L_\theta - \ln L) + \text{priors}` with the Huber loss h, over all
-    rows of all runs (at most 128 a run and about 600 in all,
-    averaged in bins), from several starts in which level,
-    bias and noise are solved for.
+    Minimises :math:`\sum h((\ln L_\theta - \ln L)/\epsilon) + \text{priors}` with the Huber loss h
+    over at most 40 bin means a run, from several starts in which level, bias and noise are solved
+    for; :math:`\epsilon` is the root mean square of the residuals, found in two rounds. Rows of
+    early training are left out: before 8 % of the shortest run, and within a warm-up.
 
     Parameters
     ----------
     runs : sequence of Run
-        One or more; three with different schedules are a good start.
+        One or more; three with different schedules are a good start. Peak rates may differ.
     law : Law, optional
-        The functional scaling law with a clock exponent if not given; see `LAWS`.
+        The functional scaling law in rates over the norm of the weights if not given; see `LAWS`.
+        Of a law that has alternatives (a decay of the weights that is not known), the one that
+        describes the runs best.
     members : int
         Size of the ensemble that carries the uncertainty; 0 for none.
     seed : int
@@ -299,55 +343,65 @@ def fit(
     """
     runs = _checked(runs)
     members = whole("members", members, 0, 10_000)
-    law = _with_noise(fsl() if law is None else law, runs)
-    scale = _scale(runs)
-    rows = max(min(MOST_ROWS, ALL_ROWS // len(runs)), FEWEST_ROWS)
-    thin = [_thinned(run, rows) for run in runs]
+    first = early_rows(runs)
+    late = [_late(run, first) for run in runs]
+    thin = [run.thin(ROWS, "equal") for run in late]
+    scale = _scale(thin, runs)
     data = [_Data(cut(run.schedule, run.steps, scale), run.loss) for run in thin]
-    width = _width(thin)
-    objective = _Objective(law, data, width)
-    if start is None:
-        ranked = sorted(
-            (_linear_start(law, one, data) for one in law.starts()), key=lambda pair: pair[1]
+    finals = [float(run.loss[-1]) for run in runs]
+    laws = (NormLaw() if law is None else law).alternatives()
+    tried = [_fit_one(one.for_runs(scale, finals), data, start) for one in laws]
+    found = min(tried, key=lambda one: one.score)
+    left_out = sum(len(run.steps) - len(kept.steps) for run, kept in zip(runs, late, strict=True))
+    notes = list(found.law.assumptions())
+    if left_out:
+        notes.append(
+            f"rows before step {first:,} left out ({left_out} of"
+            f" {sum(len(run.steps) for run in runs)}): early training"
         )
-        starts = [theta for theta, _ in ranked[:TRIED]]
-    else:
-        starts = [np.asarray(start, float)]
-    found = min((_minimise(objective, one, width, 100) for one in starts), key=lambda o: o.cost)
-    theta = objective.full(found.x)
-    noise = _seed_noise(runs)
-    rng = np.random.default_rng(seed)
-    ensemble = [_member(law, data, theta, width, noise, rng) for _ in range(members)]
-    residuals = np.concatenate([law.curve(theta, one.pieces) - one.loss for one in data])
-    drafted = Fit(
-        law=law,
-        theta=theta,
-        members=np.array(ensemble).reshape(members, len(theta)),
+    ensemble = _ensemble(found, members, np.random.default_rng(seed))
+    priors = ruled(found.law, ensemble)
+    notes += [] if priors is None else [priors]
+    told = tuple(_note(run) for run in runs)
+    ends = np.array([run.last_rate / run.peak for run in told])
+    misfits = found.residuals * np.concatenate([run.loss for run in thin])
+    verdict = judged(thin, found.residuals, at_ends(found.law, found.theta))
+    return Fit(
+        law=found.law,
+        theta=found.theta,
+        members=ensemble,
         scale=scale,
-        runs=tuple(_note(run) for run in runs),
-        misfit=float(np.sqrt(np.mean(residuals**2))),
-        seed_noise=noise,
-        cost=float(found.cost) / width**2,
+        runs=told,
+        misfit=float(np.sqrt(np.mean(misfits**2))),
+        seed_noise=_seed_noise(runs),
+        warnings=(*verdict.warnings, *unidentified(found.law, found.theta, ensemble, ends)),
+        cost=found.cost,
+        notes=tuple(notes),
+        failed=verdict.failed,
     )
-    ends = np.array([run.last_rate / run.peak for run in drafted.runs])
-    told = unidentified(law, theta, drafted.members, ends)
-    return replace(drafted, warnings=told)
 
 
-def _with_noise(law: Law, runs: Sequence[Run]) -> Law:
-    """The law with a weak prior of its noise, which runs without a decay do not show at all."""
-    if not isinstance(law, KernelLaw) or "q" not in law.priors or "log_noise" in law.priors:
-        return law
-    if law.priors["q"].spread == 0.0:
-        return law
-    loss = float(np.median([run.loss[-1] for run in runs]))
-    prior = Prior(math.log(NOISE * loss), 1.0)
-    return replace(law, priors={**law.priors, "log_noise": prior})
+def _ensemble(found: _Found, members: int, rng: np.random.Generator) -> Floats:
+    """Parameters whose covariance is exactly that of the curvature, if they are enough for it."""
+    law, free = found.law, found.law.free
+    out = np.tile(found.theta, (members, 1))
+    if not members or not free:
+        return out
+    # Where nothing is known, the range of the parameter is.
+    loose = 12.0 * SHARED * PRIOR_ROWS / (law.high[free] - law.low[free]) ** 2
+    covariance = np.linalg.inv(found.curvature + np.diag(loose)) * (SHARED * PRIOR_ROWS)
+    values, vectors = np.linalg.eigh(covariance)
+    draws = rng.standard_normal((members, len(free)))
+    if members > len(free) + 1:
+        draws -= draws.mean(0)
+        draws = np.linalg.qr(draws)[0] * math.sqrt(members - 1.0)
+    out[:, free] += draws @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    return np.clip(out, law.low, law.high)
 
 
-def _scale(runs: Sequence[Run]) -> Scale:
+def _scale(used: Sequence[Run], runs: Sequence[Run]) -> Scale:
     span = max(int(run.steps[-1]) for run in runs)
-    first = min(int(run.steps[run.steps > 0][0]) for run in runs)
+    first = min(int(run.steps[0]) for run in used)
     return Scale(max(run.schedule.peak for run in runs), float(span), first / span)
 
 
@@ -371,24 +425,3 @@ def _seed_noise(runs: Sequence[Run]) -> float:
         if group.noise is not None
     ]
     return float(np.sqrt(np.mean(np.square(found)))) if found else SEED_NOISE
-
-
-def _member(
-    law: Law,
-    data: Sequence[_Data],
-    theta: Floats,
-    width: float,
-    noise: float,
-    rng: np.random.Generator,
-) -> Floats:
-    """Refit with random weights and shifts of the runs and prior means from the priors."""
-    weights = rng.exponential(size=len(data))
-    weights = np.sqrt(weights / weights.mean()) if len(data) > 1 else np.ones(1)
-    shifts = noise * rng.standard_normal(len(data))
-    means = {
-        name: prior.mean + prior.spread * float(rng.standard_normal())
-        for name, prior in law.priors.items()
-        if prior.spread > 0.0
-    }
-    objective = _Objective(law, data, width, weights=weights, shifts=shifts, means=means)
-    return objective.full(_minimise(objective, theta, width, 15, MEMBER_TOL).x)

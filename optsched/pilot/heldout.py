@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from optsched.errors import InvalidProblem
 from optsched.logs.run import Run
 from optsched.logs.seeds import same_schedule
-from optsched.pilot.fitting import fit
-from optsched.pilot.law import Law
+from optsched.pilot.fitting import early_rows, fit
+from optsched.pilot.laws import Law
 from optsched.pilot.pieces import cut
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["HeldOut", "choose", "departure", "held_out"]
+__all__ = ["HeldOut", "departure", "held_out"]
 
-CLEARLY = 0.8  # of the error of the default: another law has to be that much better
-FEWEST = 4  # runs, for a choice by held-out runs
 APART = 1e-3  # of the peak: rates that differ
 
 
@@ -104,27 +102,17 @@ def held_out(runs: Sequence[Run], laws: Mapping[str, Law]) -> list[HeldOut]:
     found = []
     for name, law in laws.items():
         errors, finals = [], []
-        # Where the fit to all runs ends, a fit to fewer of them starts.
-        whole = fit(runs, law, members=0).theta
+        # Where the fit to all runs ends, a fit to fewer of them starts, with what it chose.
+        whole = fit(runs, law, members=0)
+        chosen = law.as_fitted(whole.law)
         for run, others, after in splits:
-            part = fit(others, law, members=0, start=whole)
-            off = part.law.curve(part.theta, cut(run.schedule, run.steps, part.scale)) - run.loss
-            errors.append(float(np.abs(off[after]).mean()))
+            part = fit(others, chosen, members=0, start=whole.theta)
+            # What is left out of fits is not asked of them; the last loss always is.
+            late = run.steps >= min(early_rows(others), int(run.steps[-1]))
+            off = part.law.curve(part.theta, cut(run.schedule, run.steps[late], part.scale))
+            off -= run.loss[late]
+            errors.append(float(np.abs(off[after[late]]).mean()))
             finals.append(float(off[-1]))
         names = tuple(run.name for run, _, _ in splits)
         found.append(HeldOut(name, names, tuple(errors), tuple(finals)))
     return sorted(found, key=lambda one: one.error)
-
-
-def choose(runs: Sequence[Run], laws: Mapping[str, Law]) -> tuple[str, list[HeldOut]]:
-    """Name of the law to use: the first, unless another is clearly better on held-out runs.
-
-    With fewer than 4 runs nothing is compared.
-    """
-    default = next(iter(laws))
-    if len(runs) < FEWEST:
-        return default, []
-    table = held_out(runs, laws)
-    errors = {one.law: one.error for one in table}
-    best = table[0].law
-    return (best if errors[best] < CLEARLY * errors[default] else default), table

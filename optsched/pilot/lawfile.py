@@ -15,13 +15,14 @@ from optsched.checks import whole
 from optsched.errors import BadFile
 from optsched.files import atomic_path, read_bytes
 from optsched.pilot.fitting import Fit, RunNote
-from optsched.pilot.law import LAWS, Prior
+from optsched.pilot.laws import Prior
+from optsched.pilot.laws.registry import describe, rebuilt
 from optsched.pilot.pieces import Scale
 
 __all__ = ["load_fit", "save_fit", "summary"]
 
 FORMAT = "optsched law"
-VERSION = 1
+VERSION = 2
 SLACK = 1e-9  # of a parameter at the end of its range
 RATES_AND_LOSS = ("peak", "last_rate", "last_loss")
 
@@ -33,7 +34,7 @@ def summary(found: Fit) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "law": found.law.describe(),
+        "law": describe(found.law),
         "parameters": dict(zip(found.law.parameters, found.theta.tolist(), strict=True)),
         "stderr": {name: error for name, (_, error) in found.parameters.items()},
         "exponents": {k: {"value": v, "stderr": e} for k, (v, e) in found.exponents.items()},
@@ -42,7 +43,9 @@ def summary(found: Fit) -> dict[str, Any]:
         "seed_noise": found.seed_noise,
         "cost": found.cost,
         "runs": [asdict(run) for run in found.runs],
+        "notes": list(found.notes),
         "warnings": list(found.warnings),
+        "failed": found.failed,
         "members": found.members.tolist(),
     }
 
@@ -77,7 +80,9 @@ def load_fit(path: PathLike) -> Fit:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BadFile(f"{target}: is no law file; optsched fit writes one")
     if data.get("version") != VERSION:
-        raise BadFile(f"{target}: version {data.get('version')!r} of law files, expected {VERSION}")
+        raise BadFile(
+            f"{target}: version {data.get('version')!r} of law files, expected {VERSION}; fit again"
+        )
     try:
         return _built(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -87,14 +92,12 @@ def load_fit(path: PathLike) -> Fit:
 
 def _built(data: dict[str, Any]) -> Fit:
     described = data["law"]
-    name = described["name"]
-    if name not in LAWS:
-        raise ValueError(f"law {name!r}, expected one of {', '.join(LAWS)}")
     priors = {
         key: Prior(_number(mean, f"prior of {key}"), _number(spread, f"spread of {key}", 0.0))
         for key, (mean, spread) in described["priors"].items()
     }
-    law = LAWS[name](**priors)
+    own = described.get("class")
+    law = rebuilt(str(described["name"]), priors, dict(described.get("settings", {})), own)
     theta = np.array([_number(data["parameters"][key], key) for key in law.parameters])
     members = np.array(data["members"], float)
     if members.size and members.shape[1:] != theta.shape:
@@ -123,6 +126,8 @@ def _built(data: dict[str, Any]) -> Fit:
         seed_noise=_number(data["seed_noise"], "seed_noise", 0.0),
         warnings=tuple(data["warnings"]),
         cost=float(data["cost"]),
+        notes=tuple(data["notes"]),
+        failed=str(data["failed"]),
     )
 
 

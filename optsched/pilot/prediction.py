@@ -1,36 +1,54 @@
 r"""Predict the loss of any schedule from a fitted law, and say which differences are real.
 
 The variance of a predicted loss is that of the ensemble of the fit, plus the squared misfit of the
-law, plus the noise between seeds. In a difference between two schedules the errors of the ensemble
-are shared and mostly cancel; the noise between seeds is counted twice, for two runs.
+law, plus the noise between seeds, plus what laws err by at peak rates that no run had. In a
+difference between two schedules the errors of the ensemble are shared and mostly cancel; the noise
+between seeds is counted twice, for two runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from optsched.arrays import Floats, Ints
-from optsched.checks import integers, is_number
+from optsched.checks import at_least, integers, is_number
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
 from optsched.pilot.identify import ONE_RUN
-from optsched.pilot.pieces import cut
+from optsched.pilot.laws import NormLaw
+from optsched.pilot.pieces import Pieces, cut
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["Comparison", "Prediction", "Row", "checked_level", "compare", "other_peak", "predict"]
+__all__ = [
+    "Comparison",
+    "Prediction",
+    "Row",
+    "check_described",
+    "checked_level",
+    "compare",
+    "other_peak",
+    "predict",
+]
 
 
 LEVEL = 0.8
 PEAK_SLACK = 0.02  # relative: the same rate but for rounding
+FAR_BELOW = 0.25  # of the lowest peak of the runs: as good as another setting
+# What a law that carries to other peaks errs by besides, of the loss, in a factor of e below (or
+# between) those of the runs and above: there the loss is underestimated, as training gets rough.
+BELOW, ABOVE = 1.5e-3, 3e-3
+MISFIT = 1.25  # of a fit to its own runs, in a prediction of others
 # Language models at the end of the public runs lose 2 % in a doubling of the steps.
 EARLY, BEYOND = 0.035, 1.5
 SHAPE_MISFIT = 0.5  # of the law's misfit, in a difference of two schedules
 ROWS = 200
+TINY = 1e-12  # nats: the least that a loss may be
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +128,38 @@ def checked_level(level: float) -> float:
 
 
 def other_peak(found: Fit, peak: float) -> str | None:
-    """A warning if a peak rate lies outside of those of the runs, else None."""
+    """A warning if a peak rate is one that the law does not carry to from those of the runs."""
     low, high = found.peaks
-    if low * (1.0 - PEAK_SLACK) <= peak <= high * (1.0 + PEAK_SLACK):
+    least = low * FAR_BELOW if found.law.carries else low
+    if least * (1.0 - PEAK_SLACK) <= peak <= high * (1.0 + PEAK_SLACK):
         return None
     seen = f"{high:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+    if not found.law.carries:
+        return (
+            f"Peak rate {peak:.6g} is not one of the runs ({seen}): the law {found.law.name} does"
+            " not carry to another peak, errors of 0.02 to 0.15 were seen where 0.003 is usual. Do"
+            " not trust these numbers."
+        )
+    if peak > high:
+        return (
+            f"Peak rate {peak:.6g} is above those of the runs ({seen}): where training gets rough,"
+            " losses end above what the law says, by 0.02 and more. The interval is wider."
+        )
     return (
-        f"Peak rate {peak:.6g} is not one of the runs ({seen}): no law is known to extrapolate to"
-        " another peak, errors of 0.02 to 0.15 were seen where 0.003 is usual. Do not trust these"
-        " numbers."
+        f"Peak rate {peak:.6g} is below a quarter of those of the runs ({seen}): the interval is"
+        " wider, and may not be wide enough."
     )
+
+
+def _away(found: Fit, peak: float) -> float:
+    """Standard error, of the loss, that the peak rate of a schedule adds."""
+    gaps = [math.log(peak / run.peak) for run in found.runs if run.peak > 0.0 < peak]
+    if not gaps:
+        return 0.0
+    gap = min(gaps, key=abs)
+    if abs(gap) <= PEAK_SLACK:
+        return 0.0
+    return (ABOVE if gap > 0.0 and peak > found.peaks[1] else BELOW) * abs(gap)
 
 
 def _warnings(found: Fit, schedule: Schedule, name: str = "") -> list[str]:
@@ -139,6 +179,18 @@ def _warnings(found: Fit, schedule: Schedule, name: str = "") -> list[str]:
             f" longest run of the fit ({found.horizon:,})."
         )
     return [f"{name}: {line}" if name else line for line in out]
+
+
+def check_described(found: Fit) -> None:
+    """Refuse to say anything by a law that does not describe the runs it was fitted to."""
+    if found.failed:
+        allowed = f"one that describes the runs it was fitted to. {found.failed}"
+        raise InvalidProblem("law", found.law.name, allowed)
+
+
+def _unsound(found: Fit) -> list[str]:
+    """What a prediction repeats of the warnings of the fit: those that make it a guess."""
+    return [line for line in found.warnings if line.startswith(ONE_RUN)]
 
 
 def _early(found: Fit, horizon: int) -> list[str]:
@@ -172,17 +224,40 @@ def _too_early(found: Fit, steps: Ints) -> list[str]:
     ]
 
 
-def _curves(found: Fit, schedule: Schedule, steps: Ints) -> tuple[Floats, Floats]:
-    """Loss (k,) of the fit and (K, k) of its members."""
+def _pieces(found: Fit, schedule: Schedule, steps: Ints, weight_decay: float | None) -> Pieces:
     pieces = cut(schedule, steps, found.scale)
+    if weight_decay is None:
+        return pieces
+    at_least("weight_decay", weight_decay, 0.0)
+    law = found.law
+    if not isinstance(law, NormLaw):
+        raise InvalidProblem("weight_decay", weight_decay, f"none with {law.name}: fsl-norm has it")
+    if not law.weight_decay:
+        allowed = "none, as the runs of the fit had no decay to compare it with"
+        raise InvalidProblem("weight_decay", weight_decay, allowed)
+    return replace(pieces, decay=weight_decay / law.weight_decay)
+
+
+def _curves(
+    found: Fit, schedule: Schedule, steps: Ints, weight_decay: float | None = None
+) -> tuple[Floats, Floats]:
+    """Loss (k,) of the fit and (K, k) of its members."""
+    pieces = _pieces(found, schedule, steps, weight_decay)
     members = [found.law.curve(theta, pieces) for theta in found.members]
-    return found.law.curve(found.theta, pieces), np.array(members).reshape(-1, len(steps))
+    loss = np.maximum(found.law.curve(found.theta, pieces), TINY)
+    return loss, np.array(members).reshape(-1, len(steps))
 
 
-def _spread(found: Fit, loss: Floats, members: Floats) -> Floats:
+def _spread(found: Fit, loss: Floats, members: Floats, peak: float) -> Floats:
     """Standard deviation of the loss of one run."""
     shared = members.var(0, ddof=1) if len(members) > 1 else 0.0
-    return np.sqrt(shared + found.misfit**2 + (found.seed_noise * loss) ** 2)
+    relative = found.seed_noise**2 + _away(found, peak) ** 2
+    return np.sqrt(shared + (MISFIT * found.misfit) ** 2 + relative * loss**2)
+
+
+def _lower(loss: Floats, half: Floats) -> Floats:
+    """Lower end of an interval: in the logarithm, which no loss below 0 has."""
+    return loss * np.exp(-half / loss)
 
 
 def default_steps(found: Fit, schedule: Schedule) -> Ints:
@@ -193,7 +268,12 @@ def default_steps(found: Fit, schedule: Schedule) -> Ints:
 
 
 def predict(
-    found: Fit, schedule: Schedule, steps: ArrayLike | None = None, *, level: float = LEVEL
+    found: Fit,
+    schedule: Schedule,
+    steps: ArrayLike | None = None,
+    *,
+    level: float = LEVEL,
+    weight_decay: float | None = None,
 ) -> Prediction:
     """Predict the loss along a schedule.
 
@@ -207,6 +287,8 @@ def predict(
         first step with a loss in the runs up to the horizon.
     level : float
         Probability that the loss of one run lies in the interval.
+    weight_decay : float, optional
+        Of the run to predict, if not that of the runs of the fit.
 
     Returns
     -------
@@ -215,19 +297,21 @@ def predict(
     Raises
     ------
     InvalidProblem
-        Steps that do not increase from 1, or past the horizon; a level not between 0 and 1.
+        Steps that do not increase from 1, or past the horizon; a level not between 0 and 1; a fit
+        that does not describe its own runs.
     """
     level = checked_level(level)
+    check_described(found)
     at = default_steps(found, schedule) if steps is None else integers("steps", steps)
     if at.size and at[-1] > schedule.horizon:
         raise InvalidProblem("steps", int(at[-1]), f"at most {schedule.horizon}, the horizon")
-    loss, members = _curves(found, schedule, at)
-    half = float(norm.ppf(0.5 + 0.5 * level)) * _spread(found, loss, members)
+    loss, members = _curves(found, schedule, at, weight_decay)
+    half = float(norm.ppf(0.5 + 0.5 * level)) * _spread(found, loss, members, schedule.peak)
     return Prediction(
         at,
         np.asarray(schedule(np.minimum(at, schedule.horizon - 1))),
         loss,
-        loss - half,
+        _lower(loss, half),
         loss + half,
         level,
         (
@@ -238,7 +322,13 @@ def predict(
     )
 
 
-def compare(found: Fit, schedules: Mapping[str, Schedule], *, level: float = LEVEL) -> Comparison:
+def compare(
+    found: Fit,
+    schedules: Mapping[str, Schedule],
+    *,
+    level: float = LEVEL,
+    weight_decay: float | None = None,
+) -> Comparison:
     """Predicted final losses of schedules, with their differences and whether those are real.
 
     Parameters
@@ -247,22 +337,27 @@ def compare(found: Fit, schedules: Mapping[str, Schedule], *, level: float = LEV
     schedules : mapping of str to Schedule
     level : float
         Of the intervals, and of calling a difference real.
+    weight_decay : float, optional
+        Of all runs to predict, if not that of the runs of the fit.
 
     Returns
     -------
     Comparison
         The best first. The standard error of a difference has what the ensemble says of it, the
-        noise of two seeds, and half the misfit of the law where the schedules differ, as laws err
-        with the shape too; two equal schedules differ by the noise alone.
+        noise of two seeds, half the misfit of the law where the schedules differ, as laws err with
+        the shape too, and what laws err by at other peak rates; two equal schedules differ by the
+        noise alone.
     """
     level = checked_level(level)
+    check_described(found)
     if not schedules:
         raise InvalidProblem("schedules", 0, "one schedule or more")
     factor = float(norm.ppf(0.5 + 0.5 * level))
-    finals, members = {}, {}
-    warnings = [line for line in found.warnings if line.startswith(ONE_RUN)]
+    finals, members, away = {}, {}, {}
+    warnings = _unsound(found)
     for name, schedule in schedules.items():
-        loss, own = _curves(found, schedule, np.array([schedule.horizon]))
+        loss, own = _curves(found, schedule, np.array([schedule.horizon]), weight_decay)
+        away[name] = _away(found, schedule.peak)
         finals[name], members[name] = float(loss[0]), own[:, 0]
         warnings += _warnings(found, schedule, name)
     warnings += _early(found, max(schedule.horizon for schedule in schedules.values()))
@@ -270,19 +365,21 @@ def compare(found: Fit, schedules: Mapping[str, Schedule], *, level: float = LEV
     rows = []
     for name in sorted(finals, key=lambda name: finals[name]):
         loss = finals[name]
-        spread = float(_spread(found, np.array([loss]), members[name][:, None])[0])
+        at = np.array([loss])
+        half = factor * _spread(found, at, members[name][:, None], schedules[name].peak)
         gap = loss - finals[best]
         shared = members[name] - members[best]
         shape = SHAPE_MISFIT * found.misfit if gap > 0.0 else 0.0
         variance = (shared.var(ddof=1) if len(shared) > 1 else 0.0) + shape**2
-        error = float(np.sqrt(variance + 2.0 * (found.seed_noise * loss) ** 2))
+        relative = 2.0 * found.seed_noise**2 + (away[name] - away[best]) ** 2
+        error = float(np.sqrt(variance + relative * loss**2))
         rows.append(
             Row(
                 name,
                 schedules[name].peak,
                 loss,
-                loss - factor * spread,
-                loss + factor * spread,
+                float(_lower(at, half)[0]),
+                float(loss + half[0]),
                 gap,
                 0.0 if name == best else error,
                 bool(name != best and gap > factor * error),

@@ -11,7 +11,7 @@ import numpy as np
 from optsched.arrays import Floats, Ints
 from optsched.control.mesh import StepMesh
 from optsched.pilot.fitting import Fit
-from optsched.pilot.law import KernelLaw
+from optsched.pilot.laws import KernelLaw, Law
 from optsched.pilot.planning.relaxed import Relaxed, relaxed_plan
 
 __all__ = ["Past", "PlanObjective", "PlanTask"]
@@ -46,9 +46,8 @@ class PlanTask:
     past: Past
 
     @property
-    def law(self) -> KernelLaw:
-        """The law, of the one kind that can be planned with."""
-        assert isinstance(self.found.law, KernelLaw)
+    def law(self) -> Law:
+        """The law, which can be planned with."""
         return self.found.law
 
     @property
@@ -57,19 +56,20 @@ class PlanTask:
         return self.horizon - self.start
 
     def relaxed(self, theta: Floats) -> Relaxed | None:
-        """Relaxed optimum of a law whose noise fades with the clock."""
+        """Relaxed optimum of a law of the rates themselves, whose noise fades with the clock."""
         law, scale = self.law, self.found.scale
-        if law.by_steps:
+        if not isinstance(law, KernelLaw) or law.by_steps:
             return None
-        g, p, speed = float(theta[6]), float(theta[7]), math.exp(theta[4])
+        named = law.named(theta)
+        g, p, speed = named.clock, named.amplitude, named.speed
         cap = self.cap / scale.rate
         ramp = (np.arange(self.warmup) + 1.0) / (self.warmup + 1.0)
         reach = float(((cap * ramp) ** g).sum()) / scale.span
         behind = np.append(np.cumsum((self.past.rate**g * self.past.length)[::-1])[::-1], 0.0)
 
         def residue(tau: float) -> float:
-            tail = law.tail(speed * (behind + tau + reach), theta[5])[0]
-            return math.exp(theta[3]) * float(np.diff(tail) @ self.past.rate**p)
+            tail = law.tail(speed * (behind + tau + reach), named.q)[0]
+            return named.noise * float(np.diff(tail) @ self.past.rate**p)
 
         return relaxed_plan(
             law,

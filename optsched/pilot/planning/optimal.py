@@ -22,12 +22,11 @@ from optsched.control.methods.descent import Descent, projected_descent
 from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.pilot.fitting import Fit
-from optsched.pilot.law import KernelLaw
 from optsched.pilot.pieces import check_rate, cut
 from optsched.pilot.planning.objective import Past, PlanObjective, PlanTask
 from optsched.pilot.planning.relaxed import Relaxed
 from optsched.pilot.planning.rivals import joined
-from optsched.pilot.prediction import checked_level, other_peak, predict
+from optsched.pilot.prediction import check_described, checked_level, other_peak, predict
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Plan", "Robust", "plan"]
@@ -103,7 +102,7 @@ def _mesh(task: PlanTask, path: Relaxed | None) -> tuple[StepMesh, Floats]:
         geodesic = Geodesic(
             0.0, tau, path.rate[order] * scale.rate, free - left[order], np.ones(len(left))
         )
-        fast = 0.5 * math.exp(task.found.theta[4])
+        fast = 0.5 * math.exp(task.found.parameters["log_speed"][0])
     times = geodesic.t + task.warmup
     mesh = graded_mesh(
         Geodesic(0.0, geodesic.tau, geodesic.eta, times, geodesic.low),
@@ -133,9 +132,11 @@ def _checked(
     history: Schedule | None,
     extrapolate: bool,
 ) -> tuple[PlanTask, list[str]]:
-    if not isinstance(found.law, KernelLaw):
-        # Its loss falls without limit where tiny rates change: there is no optimum to find.
-        raise InvalidProblem("law", found.law.name, "fsl, fsl-sgd, features or momentum to plan")
+    if not found.law.plannable:
+        # As that of the multi-power law, which falls without limit where tiny rates change.
+        allowed = "a law whose loss has a least: fsl-norm, fsl, fsl-sgd, features or momentum"
+        raise InvalidProblem("law", found.law.name, allowed)
+    check_described(found)
     horizon = whole("horizon", horizon, 1, MAX_HORIZON)
     start = whole("from_step", start, 0, horizon - 1)
     if (start > 0) != (history is not None):

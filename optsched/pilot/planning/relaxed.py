@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from optsched.arrays import Floats
-from optsched.pilot.law import KernelLaw
+from optsched.pilot.laws import KernelLaw
 
 __all__ = ["Relaxed", "relaxed_plan"]
 
@@ -86,14 +86,14 @@ def relaxed_plan(
     -------
     Relaxed
     """
-    g, p = float(theta[6]), float(theta[7])
-    speed, b = math.exp(theta[4]), math.exp(theta[3])
+    named = law.named(theta)
+    g, p, speed, b = named.clock, named.amplitude, named.speed, named.noise
 
     def path(tau: float) -> tuple[float, Floats, Floats, Floats]:
         v = np.linspace(0.0, math.log1p(speed * tau), POINTS)
         togo = np.expm1(v) / speed
         stretch = np.exp(v) / speed
-        kernel = np.maximum(-speed * law.tail(speed * togo, theta[5])[1], 1e-300)
+        kernel = np.maximum(-speed * law.tail(speed * togo, named.q)[1], 1e-300)
         free = np.log(g / (p * kernel)) / (p + g)
         area = WEIGHTS * (v[1] - v[0]) * stretch
         rate = _path_rate(free, area, p + g, g, math.log(cap), floor, steps)
@@ -103,10 +103,10 @@ def relaxed_plan(
         return noise, togo, rate, left
 
     def loss(tau: float) -> float:
-        time = np.maximum(clock + tau + first * theta[8], 1e-3 * first)
+        time = np.maximum(clock + tau + first * named.offset, 1e-3 * first)
         bias = float(law.bias_at(theta, np.array([time]))[0])
         before = 0.0 if residue is None else residue(tau)
-        return float(theta[0]) + math.exp(theta[1]) * bias + before + path(tau)[0]
+        return named.level + named.bias * bias + before + path(tau)[0]
 
     longest = steps * cap**g
     # The last clocks below the longest matter where the rate is at its cap nearly all the time.
