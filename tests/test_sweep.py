@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched.errors import BadFile, InvalidProblem, MissingExtra, SolveFailed, SweepFailed
-from optsched.studies.sweep.cells import Plan, canonical, cell_key, open_store, plain
+from optsched.studies.sweep.cells import Work, canonical, cell_key, open_store, plain
 from optsched.studies.sweep.executors import Setup, own_pool
 from optsched.studies.sweep.run import Progress, Row, Sweep, dask_executor, sweep
 
@@ -332,8 +332,8 @@ def test_numbers_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:
-    plan = Plan.make("cubes", SETTINGS, CELLS)
-    with open_store(tmp_path, plan):
+    work = Work.make("cubes", SETTINGS, CELLS)
+    with open_store(tmp_path, work):
         before = files(tmp_path)
         with pytest.raises(BadFile, match=f"process {os.getpid()} on .* works on this sweep"):
             run(tmp_path)

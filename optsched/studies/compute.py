@@ -31,14 +31,14 @@ from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.exponents import ExponentFit, fit_exponent, json_ready
-from optsched.studies.compute_split import Run, Split, Study, best_split
+from optsched.studies.compute_split import Split, SplitRun, Study, best_split
 from optsched.studies.scaling import scaling_theory
 
 __all__ = [
     "ComputeOptimal",
     "DataLimit",
     "IsoFlop",
-    "Run",
+    "SplitRun",
     "Split",
     "compute_optimal",
     "compute_theory",
@@ -137,7 +137,7 @@ class DataLimit:
     enough_features : float
         Fewest features within 1 % of the best loss. More compute than ``enough_features *
         horizon`` is wasted.
-    best : Run
+    best : SplitRun
         The best run of any compute; ``features`` may be infinite.
     """
 
@@ -146,7 +146,7 @@ class DataLimit:
     crossover: float
     crossover_features: float
     enough_features: float
-    best: Run
+    best: SplitRun
 
     def summary(self) -> dict[str, Any]:
         """The limit as a JSON-able dict."""

@@ -21,9 +21,9 @@ from optsched.exponents import json_ready
 from optsched.model.spectrum import PowerLawSpectrum
 from optsched.studies.scaling import SCHEDULES
 
-__all__ = ["Run", "Split", "Study", "best_split"]
+__all__ = ["SplitRun", "Split", "Study", "best_split"]
 
-Found = dict[int, "Run"]
+Found = dict[int, "SplitRun"]
 
 LOG_TOL = 0.01  # of N in the search; the loss is flat to 1e-4 over several times this
 FEW = 16  # whole numbers in a bracket that are all tried
@@ -33,7 +33,7 @@ FAILED = 1e30  # stands for the loss of a failed solve: the search needs finite 
 
 
 @dataclass(frozen=True)
-class Run:
+class SplitRun:
     """One number of features N and of steps T.
 
     ``excess_loss`` is ``learnt + tail``, NaN where the solve failed; ``learnt`` is replayed on the
@@ -66,7 +66,7 @@ class Split:
     ----------
     budget : float
         C in features times steps.
-    best : Run
+    best : SplitRun
     features_low, features_high : float
         Numbers of features within 1 % of the best loss, interpolated between solves;
         the loss there is 1 % above the best to about 0.2 %.
@@ -74,17 +74,17 @@ class Split:
         Whether the samples, not the compute, bound the steps, to 1 %; N T may be below the budget.
     bracketed : bool
         Whether converged runs with fewer and with more features are worse.
-    runs : tuple of Run
+    runs : tuple of SplitRun
         All that were solved, by features.
     """
 
     budget: float
-    best: Run
+    best: SplitRun
     features_low: float
     features_high: float
     data_limited: bool
     bracketed: bool
-    runs: tuple[Run, ...] = field(repr=False)
+    runs: tuple[SplitRun, ...] = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
         """The split as a JSON-able dict, without its other runs."""
@@ -150,7 +150,7 @@ class Study:
         fewest = 1 if self.samples is not None else math.ceil(budget / MAX_HORIZON)
         return max(1, fewest), int(budget // self.least_steps)
 
-    def run(self, features: float, horizon: int) -> Run:
+    def run(self, features: float, horizon: int) -> SplitRun:
         """Solve one run."""
         problem = self.problem
         assert problem.a is not None
@@ -166,7 +166,7 @@ class Study:
             converged, message, seconds = point.converged, point.message, point.seconds
             if converged:
                 learnt, peak = point.excess_loss, point.peak_eta
-        return Run(
+        return SplitRun(
             features, horizon, learnt + tail, learnt, tail, peak, converged, message, seconds
         )
 

@@ -31,7 +31,7 @@ from optsched.checks import number, real_array, whole
 from optsched.controls import MAX_DENSE, MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.rules.convex.sums import cut, knot_sums, weighted_sums
-from optsched.schedules.families.pieces import graded_steps
+from optsched.schedules.families.pieces import spread_steps
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["ConvexBound", "best_schedule", "bound_along", "convex_bound", "least_bound"]
@@ -140,7 +140,7 @@ def bound_along(
     points = whole("points", points, 2, MAX_POINTS)
     plan, distance = _plan(schedule), _distance(distance)
     squares = _squares(norms, plan.horizon)
-    steps = 1 + graded_steps(plan.horizon, points)
+    steps = 1 + spread_steps(plan.horizon, points)
     found = (_bound(plan, int(count), distance, squares) for count in steps)
     bounds = np.array([bound.value for bound in found])
     return steps, bounds

@@ -32,7 +32,7 @@ __all__ = [
     "exponential_decay",
     "flat",
     "gauss_mean",
-    "graded_steps",
+    "spread_steps",
     "half_cosine",
     "limit_cycles",
     "line",
@@ -199,7 +199,7 @@ def anneal(start: float, end: float, shape: str, final: float, power: float = 1.
 # Knots ----------------------------------------------------------------------------------------
 
 
-def graded_steps(length: int, points: int = DENSE) -> Ints:
+def spread_steps(length: int, points: int = DENSE) -> Ints:
     """About ``points`` of the steps 0 .. length - 1: even ones, and more towards both ends."""
     if length <= points:
         return np.arange(length)
@@ -219,7 +219,7 @@ def _knots(pieces: Sequence[Piece], horizon: int) -> Ints:
         ends = [math.floor(piece.start), first, last, math.ceil(piece.end) - 1]
         steps.append(np.array([k for k in ends if 0 <= k < horizon], dtype=np.int64))
         if not piece.straight and last > first:
-            steps.append(first + graded_steps(last - first + 1, points))
+            steps.append(first + spread_steps(last - first + 1, points))
     return np.unique(np.concatenate(steps))
 
 

@@ -34,7 +34,7 @@ from optsched.errors import BadFile, InvalidProblem
 from optsched.files import atomic_path, read_bytes
 from optsched.version import installed
 
-__all__ = ["Plan", "Row", "Store", "canonical", "cell_key", "open_store", "plain"]
+__all__ = ["Row", "Store", "Work", "canonical", "cell_key", "open_store", "plain"]
 
 MANIFEST, CELLS, LOCK = "manifest.json", "cells", ".lock"
 VERSION = 1
@@ -71,7 +71,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Work:
     """What makes a sweep the same sweep: its kind, settings and cells, all plain Python."""
 
     kind: str
@@ -80,7 +80,7 @@ class Plan:
     digest: str
 
     @staticmethod
-    def make(kind: str, settings: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> Plan:
+    def make(kind: str, settings: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> Work:
         """Check and copy; cells are named by their keys."""
         if not isinstance(kind, str) or not kind:
             raise InvalidProblem("kind", kind, "a name that is not empty")
@@ -98,7 +98,7 @@ class Plan:
             named[key] = copy
         if not named:
             raise InvalidProblem("cells", [], "one cell or more")
-        return Plan(kind, own, named, _digest([kind, own, sorted(named)]))
+        return Work(kind, own, named, _digest([kind, own, sorted(named)]))
 
 
 def plain(value: Any, where: str) -> Any:
@@ -199,16 +199,16 @@ def _write(target: Path, text: str) -> None:
 class Store:
     """The folder of a sweep, open and locked."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, work: Work) -> None:
         self.folder = folder
-        self.plan = plan
+        self.work = work
 
     def load(self) -> tuple[dict[str, Row], tuple[str, ...]]:
         """Finished cells by their keys, and the names of cell files that cannot be used."""
         rows: dict[str, Row] = {}
         corrupt = []
         present = set(os.listdir(self.folder / CELLS))
-        for key, cell in self.plan.cells.items():
+        for key, cell in self.work.cells.items():
             name = f"{key}.json"
             if name in present:
                 try:
@@ -219,7 +219,7 @@ class Store:
 
     def _read(self, path: Path, cell: dict[str, Any]) -> Row:
         found = _unsealed(read_bytes(path).decode("utf-8"), "optsched cell")
-        if found["sweep"] != self.plan.digest or canonical(found["cell"]) != canonical(cell):
+        if found["sweep"] != self.work.digest or canonical(found["cell"]) != canonical(cell):
             raise ValueError("of another sweep or cell")
         if found["status"] not in ("done", "failed"):
             raise ValueError("status")
@@ -234,12 +234,12 @@ class Store:
         target = self.folder / CELLS / f"{key}.json"
         if target.exists() and not target.is_file():
             return
-        fields = {"sweep": self.plan.digest, **vars(row)}
+        fields = {"sweep": self.work.digest, **vars(row)}
         _write(target, _sealed("optsched cell", fields))
 
 
 @contextmanager
-def open_store(path: str | os.PathLike[str], plan: Plan) -> Iterator[Store]:
+def open_store(path: str | os.PathLike[str], work: Work) -> Iterator[Store]:
     """Context of the folder of a sweep, new or continued, locked against other processes.
 
     Raises
@@ -249,7 +249,7 @@ def open_store(path: str | os.PathLike[str], plan: Plan) -> Iterator[Store]:
         cannot be written, or another process works on it. Nothing in it is changed then.
     """
     folder = Path(path)
-    _check(folder, plan)  # before the lock: a refused folder does not even get a lock file
+    _check(folder, work)  # before the lock: a refused folder does not even get a lock file
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("a+", encoding="utf-8")
@@ -257,33 +257,33 @@ def open_store(path: str | os.PathLike[str], plan: Plan) -> Iterator[Store]:
         raise _unusable(folder, error) from None
     with lock:
         _acquire(lock, folder)
-        known = _check(folder, plan)  # another process may have been faster
+        known = _check(folder, work)  # another process may have been faster
         try:
             _clean(folder)
             if not known:
-                _write(folder / MANIFEST, _manifest(plan))
+                _write(folder / MANIFEST, _manifest(work))
             (folder / CELLS).mkdir(exist_ok=True)
         except OSError as error:
             raise _unusable(folder, error) from None
-        yield Store(folder, plan)
+        yield Store(folder, work)
 
 
 def _unusable(folder: Path, error: OSError) -> BadFile:
     return BadFile(f"{folder}: cannot be used: {error.strerror or error}")
 
 
-def _manifest(plan: Plan) -> str:
+def _manifest(work: Work) -> str:
     fields = {
         "optsched": installed(),
-        "kind": plan.kind,
-        "settings": plan.settings,
-        "sweep": plan.digest,
-        "cells": list(plan.cells.values()),
+        "kind": work.kind,
+        "settings": work.settings,
+        "sweep": work.digest,
+        "cells": list(work.cells.values()),
     }
     return _sealed("optsched sweep", fields)
 
 
-def _check(folder: Path, plan: Plan) -> bool:
+def _check(folder: Path, work: Work) -> bool:
     """Whether the folder has this sweep already; an error if it has anything else."""
     if not os.path.lexists(folder):
         return False
@@ -304,9 +304,9 @@ def _check(folder: Path, plan: Plan) -> bool:
         raise BadFile(f"{manifest}: cannot be read: {error}") from None
     try:
         found = _unsealed(text, "optsched sweep")
-        if found["sweep"] == plan.digest:
+        if found["sweep"] == work.digest:
             return True
-        reason = _difference(found, plan)
+        reason = _difference(found, work)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadFile(
             f"{manifest}: damaged ({error}); restore it, or give another folder"
@@ -328,17 +328,17 @@ def _unlike(name: str, there: Any, here: Any) -> list[str]:
     return [] if same else [f"{name}: {there!r} there, {here!r} asked for"]
 
 
-def _difference(found: Mapping[str, Any], plan: Plan) -> str:
-    if found["kind"] != plan.kind:
-        return f"kind: {found['kind']!r} there, {plan.kind!r} asked for"
-    unlike = _unlike("settings", found["settings"], plan.settings)
+def _difference(found: Mapping[str, Any], work: Work) -> str:
+    if found["kind"] != work.kind:
+        return f"kind: {found['kind']!r} there, {work.kind!r} asked for"
+    unlike = _unlike("settings", found["settings"], work.settings)
     if unlike:
         return ", ".join(unlike[:3])
     cells = {cell_key(cell): cell for cell in found["cells"]}
-    extra = [("there", cells[k]) for k in cells if k not in plan.cells]
-    extra += [("asked for", plan.cells[k]) for k in plan.cells if k not in cells]
+    extra = [("there", cells[k]) for k in cells if k not in work.cells]
+    extra += [("asked for", work.cells[k]) for k in work.cells if k not in cells]
     where, cell = extra[0]
-    return f"cells: {len(cells)} there, {len(plan.cells)} asked for; only {where}: {cell!r}"
+    return f"cells: {len(cells)} there, {len(work.cells)} asked for; only {where}: {cell!r}"
 
 
 def _left_over(name: str) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optsched.errors import InvalidProblem, SweepFailed
-from optsched.studies.sweep.cells import Plan, Row, Store, open_store
+from optsched.studies.sweep.cells import Row, Store, Work, open_store
 from optsched.studies.sweep.cluster import Cluster, dask_executor
 from optsched.studies.sweep.executors import (
     Outcome,
@@ -97,22 +97,22 @@ class _Tally:
 
     def __init__(
         self,
-        plan: Plan,
+        work: Work,
         store: Store | None,
         progress: Callable[[Progress], None] | None,
         retry_failed: bool,
     ) -> None:
-        self.plan, self.store, self.progress = plan, store, progress
+        self.work, self.store, self.progress = work, store, progress
         found, self.corrupt = store.load() if store is not None else ({}, ())
         self.rows = {k: r for k, r in found.items() if r.status == "done" or not retry_failed}
-        self.todo = {key: cell for key, cell in plan.cells.items() if key not in self.rows}
+        self.todo = {key: cell for key, cell in work.cells.items() if key not in self.rows}
         self.resumed = len(self.rows)
         self.failed = sum(row.status == "failed" for row in self.rows.values())
         self.begin = time.perf_counter()
 
     def finish(self, key: str, outcome: Outcome, report: bool) -> None:
         """Take in an outcome."""
-        row = Row(self.plan.cells[key], **vars(outcome))
+        row = Row(self.work.cells[key], **vars(outcome))
         if self.store is not None:
             self.store.keep(key, row)
         self.rows[key] = row
@@ -124,7 +124,7 @@ class _Tally:
         """Tell the caller."""
         if self.progress is None:
             return
-        done, total = len(self.rows), len(self.plan.cells)
+        done, total = len(self.rows), len(self.work.cells)
         fresh, left = done - self.resumed, math.nan
         if done == total:
             left = 0.0
@@ -136,7 +136,7 @@ class _Tally:
 
     def kept(self) -> str:
         """What is left of a sweep that could not go on."""
-        done = f"{len(self.rows)} of {len(self.plan.cells)} cells are finished"
+        done = f"{len(self.rows)} of {len(self.work.cells)} cells are finished"
         if self.store is None:
             return f"{done} and lost; with a folder they would be kept"
         return f"{done} and kept in {self.store.folder}; run the same again to resume"
@@ -195,16 +195,16 @@ def sweep(
     """
     check_task(task)
     _check_places(executor, workers)
-    plan = Plan.make(kind, settings, cells)
-    with nullcontext() if folder is None else open_store(folder, plan) as store:
-        tally = _Tally(plan, store, progress, retry_failed)
+    work = Work.make(kind, settings, cells)
+    with nullcontext() if folder is None else open_store(folder, work) as store:
+        tally = _Tally(work, store, progress, retry_failed)
         tally.report(None)
         try:
             _run(task, tally, executor, workers or default_workers())
         except WorkerLost as lost:
             raise SweepFailed(f"{lost}; {tally.kept()}") from lost.__cause__
-    rows = tuple(tally.rows[key] for key in plan.cells)
-    return Sweep(plan.kind, plan.settings, rows, tally.resumed, tally.corrupt)
+    rows = tuple(tally.rows[key] for key in work.cells)
+    return Sweep(work.kind, work.settings, rows, tally.resumed, tally.corrupt)
 
 
 def _check_places(executor: Executor | None, workers: int | None) -> None:
@@ -219,7 +219,7 @@ def _check_places(executor: Executor | None, workers: int | None) -> None:
 
 
 def _run(task: Task, tally: _Tally, executor: Executor | None, workers: int) -> None:
-    setup, settings = Setup.of_this_process(), tally.plan.settings
+    setup, settings = Setup.of_this_process(), tally.work.settings
     workers = min(workers, len(tally.todo))
     if executor is not None:
         # Workers of a cluster are there for this, as those of an own pool are.
