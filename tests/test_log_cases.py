@@ -177,6 +177,18 @@ def test_epochs_from_one_and_in_parts(tmp_path: Path) -> None:
     assert read_run(path, steps_per_epoch=50).steps.tolist() == [12, 25, 38, 50, 62]
 
 
+def test_epochs_of_a_resumed_keras_run_are_not_shifted(tmp_path: Path) -> None:
+    """``CSVLogger(append=True)`` in a file of its own: from epoch 10 on, still counted from 0."""
+    lines = (CASES / "keras_csvlogger.csv").read_text().splitlines()
+    path = tmp_path / "k.csv"
+    path.write_text("\n".join([lines[0], *lines[11:]]))
+    run = read_run(path, steps_per_epoch=400)
+    assert "a CSVLogger of Keras" in run.summary()
+    whole = read_run(CASES / "keras_csvlogger.csv", steps_per_epoch=400)
+    assert_array_equal(run.steps, whole.steps[10:])
+    assert_array_equal(run.loss, whole.loss[10:])
+
+
 def test_rates_beside_a_log(tmp_path: Path) -> None:
     path = CASES / "no_lr.csv"
     with pytest.raises(BadLog, match=r"no column of the learning rate.*rates="):

@@ -85,9 +85,9 @@ def points(series: Series, options: Options) -> Points:
     if series.unit == "epochs":
         assert options.steps_per_epoch is not None
         per = 1.0 / options.steps_per_epoch
-        counts = table.column(series.step).values
-        whole = _whole(counts)
-        notes.append(_about_epochs(series, options.steps_per_epoch, whole, not _from_zero(counts)))
+        whole = _whole(table.column(series.step).values)
+        first = _first_epoch(table, series.step)
+        notes.append(_about_epochs(series, options.steps_per_epoch, whole, first))
     kept, note = later_pass(table, series.step, steps, values.rows, options)
     notes += [note] if note else []
     found = steps.astype(np.int64)[kept]
@@ -107,7 +107,8 @@ def in_updates(table: Table, step: str, unit: str, options: Options) -> Floats:
     if unit == "epochs":
         assert options.steps_per_epoch is not None
         # Epoch 0 is known when it has ended.
-        exact = (given + _from_zero(given)) * options.steps_per_epoch
+        late = 1 - _first_epoch(table, step) if _whole(given) else 0
+        exact = (given + late) * options.steps_per_epoch
     else:
         exact = given / (options.per_step or 1.0)
     steps = np.round(exact)
@@ -131,8 +132,11 @@ def _whole(epochs: Floats) -> bool:
     return bool((epochs == np.floor(epochs)).all())
 
 
-def _from_zero(epochs: Floats) -> bool:
-    return _whole(epochs) and bool((epochs == 0.0).any())
+def _first_epoch(table: Table, step: str) -> int:
+    """What the first epoch is called: as programs of that format do, else as the rows begin."""
+    if table.first_epoch is not None:
+        return table.first_epoch
+    return 0 if (table.column(step).values == 0.0).any() else 1
 
 
 def spacing(steps: Ints) -> str:
@@ -141,10 +145,9 @@ def spacing(steps: Ints) -> str:
     return f"{len(steps)} rows{gap}"
 
 
-def _about_epochs(series: Series, length: float, whole: bool, from_one: bool) -> str:
+def _about_epochs(series: Series, length: float, whole: bool, first: int) -> str:
     if not whole:
         return f"{series.step!r} counts parts of epochs of {length:g} updates."
-    first = 1 if from_one else 0
     return (
         f"{series.step!r} counts epochs of {length:g} updates from {first}: a row is what is known "
         "at the end of its epoch, and the rate is held over each."

@@ -1,4 +1,4 @@
-"""csv of any program, with commas, tabs or semicolons."""
+"""csv of any program, with commas, tabs or semicolons, and of Keras."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.file import File
 from optsched.logs.formats.table import Table, number
 
-__all__ = ["Csv"]
+__all__ = ["Csv", "KerasCsv"]
 
 
 class Csv(LogFormat):
@@ -25,3 +25,20 @@ class Csv(LogFormat):
         """One table."""
         cells = file.cells
         return [Table(file.path, "csv", cells.columns, cells.lines)]
+
+
+class KerasCsv(LogFormat):
+    """What ``CSVLogger`` of Keras writes: the epoch from 0, then its numbers in order of names."""
+
+    usual = ("training.csv", "history.csv")
+
+    def recognises(self, file: File) -> bool:
+        """``epoch``, then sorted names with a loss."""
+        first, *others = file.names or [""]
+        return first == "epoch" and "loss" in others and others == sorted(others)
+
+    def read(self, file: File) -> list[Table]:
+        """One table."""
+        cells = file.cells
+        form = "a CSVLogger of Keras"
+        return [Table(file.path, form, cells.columns, cells.lines, first_epoch=0)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from optsched.errors import BadLog, InvalidProblem
 from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.config import facts_beside
-from optsched.logs.formats.delimited import Csv
+from optsched.logs.formats.delimited import Csv, KerasCsv
 from optsched.logs.formats.events import EventFiles
 from optsched.logs.formats.exports import TensorboardCsv, WandbHistory, WandbPanel
 from optsched.logs.formats.file import File
@@ -30,6 +30,7 @@ FORMATS: tuple[LogFormat, ...] = (
     TensorboardCsv(),
     WandbPanel(),
     WandbHistory(),
+    KerasCsv(),
     Csv(),
 )
 

@@ -65,6 +65,8 @@ class Table:
     rate_of : {"next", "last", "mean"} or None
         What its writers do, if they do all the same: the rate of a row is that of the next
         update, of the last one, or the mean since the row before.
+    first_epoch : int or None
+        What the program calls the first epoch, 0 or 1, if that is known; else the rows tell.
     facts : mapping of str to object
         What the file says of the run beside its rows: ``horizon`` (steps), ``warmup`` (steps),
         ``weight_decay``, ``optimizer``, ``batch_size``, ``peak``; any others.
@@ -78,6 +80,7 @@ class Table:
     run: str | None = None
     only: str | None = None
     rate_of: RateOf | None = None
+    first_epoch: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     _numbers: dict[str, Column] = field(default_factory=dict, init=False, repr=False)
 
