@@ -133,6 +133,17 @@ def test_lines_of_text() -> None:
         ("step={s}, skipped=0, lr=[{r}], mom=[(0.9, 0.95)], loss={x}", ""),
         ("[step={s}/5000]\n    train/CrossEntropyLoss={x}\n    optim/learning_rate_group0={r}", ""),
         ("0: step {s} of run 7b-v2.1 loss {x} lr {r}", ""),
+        (
+            "time per iteration: 2.5 | iteration {s}/ 9000 | learning rate: {r:.9E} | lm loss: "
+            "{x:.9E} | number of skipped iterations: 0 | best loss: 1.0",
+            "warmup steps 7 total loss 3",
+        ),
+        (
+            '| INFO | train_inner | {{"epoch": 1, "update": 0.{s}, "loss": "{x}", '
+            '"num_updates": "{s}", "lr": "{r}"}}',
+            "",
+        ),
+        ("Epoch 0 | completed step: {s}, seconds: 1.5, loss: {x}, LR: {r}", ""),
     ],
 )
 def test_text_of_many_programs(tmp_path: Path, line: str, head: str) -> None:
@@ -456,3 +467,21 @@ def test_a_count_of_calls_is_taken_for_steps_with_a_warning(tmp_path: Path) -> N
         path.write_text("_step,train/lr,train/loss\n" + rows)
         told = read_run(path, warmup=0).warnings
         assert ["counts calls of the tracker" in line for line in told] == [True] * warned
+
+
+def test_a_number_a_row_and_a_history_by_itself(tmp_path: Path) -> None:
+    steps = range(10, 200, 10)
+    rows = [f"a,{s},{tag},{x}\n" for s in steps for tag, x in (("lr", 0.1), ("loss", 3 + 1 / s))]
+    path = tmp_path / "long.csv"
+    path.write_text(
+        "run_id,step,key,value\n" + "".join(rows + [r.replace("a,", "b,") for r in rows])
+    )
+    runs = read_runs([path], warmup=0)
+    assert [run.name for run in runs] == ["a", "b"] and runs[0].steps.tolist() == [*steps]
+    assert_allclose(runs[1].loss, 3 + 1 / np.arange(10, 200, 10))
+    state = json.loads((CASES / "hf_drop_new.json").read_text())
+    (tmp_path / "h.json").write_text(
+        json.dumps([*state["log_history"], {"train_runtime": 1.0, "train_loss": 9.0, "step": 2000}])
+    )
+    run = read_run(tmp_path / "h.json")
+    assert change(run) == [1000] and len(run.steps) == 20

@@ -151,7 +151,7 @@ def test_runs_of_one_weights_and_biases_export(tmp_path: Path) -> None:
     assert [run.name for run in read_runs([pair])] == ["a", "b - old"]
     with pytest.raises(BadLog, match=r"w1\.csv: has 2 runs, expected name=, one of a, b - old"):
         read_run(pair)
-    with pytest.raises(BadLog, match=r"w1\.csv: no column of the learning rate.*pair of files"):
+    with pytest.raises(BadLog, match=r"w1\.csv: no column of the learning rate.*rates beside it"):
         read_run(pair[0])
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["COUNTS", "EPOCHS", "EVAL", "GRADIENT", "RATES", "STEPS", "TRAIN", "is_rate", "plain"]
 
 STEPS = (
-    "step", "global_step", "steps", "iter", "iters", "iteration", "iterations", "update",
-    "updates", "num_updates", "train_step", "train/global_step", "trainer/global_step",
+    "step", "global_step", "steps", "iter", "iters", "iteration", "iterations", "num_updates",
+    "update", "updates", "train_step", "train/global_step", "trainer/global_step",
     "train/step", "optimizer_step", "current_steps", "current_step", "global_steps", "num_steps",
     "train_num_updates", "train_steps", "training_step", "iter_num", "step_num", "train/iteration",
     "it", "_step",

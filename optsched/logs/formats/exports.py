@@ -10,12 +10,14 @@ from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.file import File
 from optsched.logs.formats.table import Table
 
-__all__ = ["TensorboardCsv", "WandbHistory", "WandbPanel"]
+__all__ = ["LongCsv", "TensorboardCsv", "WandbHistory", "WandbPanel"]
 
 _COLUMN = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<spread>__MIN|__MAX)?")
 # What the integration of Hugging Face's Trainer writes, whatever the trainer is built on.
 _TRAINER = {"train/global_step", "train/learning_rate", "train/loss"}
 
+_TAGS = {"tag", "key", "metric", "metric_name", "name"}
+_RUNS = ("run", "run_id", "run_uuid", "dir_name")
 _TENSORBOARD = ["wall time", "step", "value"]
 
 
@@ -54,6 +56,33 @@ class WandbHistory(LogFormat):
         cells = file.cells
         form = "a Trainer's history of Weights & Biases"
         return [Table(file.path, form, cells.columns, cells.lines, rate_of="last")]
+
+
+class LongCsv(LogFormat):
+    """A row a number: its step, its name and its value, as of MLflow or tbparse."""
+
+    def recognises(self, file: File) -> bool:
+        """A column of values, one of their names and one of steps."""
+        names = {name.lower() for name in file.names}
+        return "value" in names and "step" in names and bool(names & _TAGS)
+
+    def read(self, file: File) -> list[Table]:
+        """A table for every run, if a column tells them apart."""
+        cells = file.cells
+        at = {name.lower(): i for i, name in enumerate(cells.names)}
+        tag, run = (
+            next((at[name] for name in names if name in at), None) for names in (_TAGS, _RUNS)
+        )
+        assert tag is not None
+        rows: dict[str, list[tuple[int, dict[str, str]]]] = {}
+        for line, row in zip(cells.lines, cells.rows, strict=True):
+            name = row[tag].strip()
+            if name.lower() == "step":
+                continue
+            own = rows.setdefault(row[run] if run is not None else "", [])
+            own.append((line, {"step": row[at["step"]], name: row[at["value"]]}))
+        form = "csv with a number a row"
+        return [Table.of_rows(file.path, form, own, run=name or None) for name, own in rows.items()]
 
 
 class TensorboardCsv(LogFormat):

@@ -10,7 +10,7 @@ from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.config import facts_beside
 from optsched.logs.formats.delimited import Csv, KerasCsv
 from optsched.logs.formats.events import EventFiles
-from optsched.logs.formats.exports import TensorboardCsv, WandbHistory, WandbPanel
+from optsched.logs.formats.exports import LongCsv, TensorboardCsv, WandbHistory, WandbPanel
 from optsched.logs.formats.file import File
 from optsched.logs.formats.json_rows import JsonLines, JsonValue
 from optsched.logs.formats.table import Table
@@ -28,6 +28,7 @@ FORMATS: tuple[LogFormat, ...] = (
     TrainerState(),
     JsonValue(),
     TensorboardCsv(),
+    LongCsv(),
     WandbPanel(),
     WandbHistory(),
     KerasCsv(),

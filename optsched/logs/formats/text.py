@@ -30,6 +30,11 @@ _PAIR = re.compile(
 # What llm.c calls them; in a table `s` could be seconds.
 _SHORT = {"s": "step", "trl": "train_loss", "tel": "val_loss"}
 _KNOWN = {*STEPS, *EPOCHS, *RATES, *TRAIN, *EVAL, *_SHORT}
+# "skipped iterations", "time per step", "warmup steps" are no steps, nor "best loss" a loss.
+_OTHERS = {
+    "per", "skipped", "nan", "max", "total", "num", "warmup", "every", "best", "min", "remaining",
+    "smoothed", "aux", "last",
+}  # fmt: skip
 _FEWEST = 2
 
 
@@ -86,11 +91,17 @@ def _rows(text: str) -> Iterator[tuple[int, dict[str, Any], int | None]]:
 
 def _pairs(line: str) -> tuple[dict[str, Any], int | None]:
     found: dict[str, Any] = {}
-    total = None
+    total, rank = None, len(STEPS)
     for match in _PAIR.finditer(line):
-        name = _name(match["key"])
-        if name in found and name in ("step", "epoch"):
-            continue  # "step 10 ... iteration 10": the first
+        name, known = _name(match["key"])
+        if name == "step":
+            # "update 1.02 ... num_updates 100": the likelier; of equals the first.
+            if known >= rank:
+                continue
+            rank = known
+            found.pop("step", None)
+        if name in found and name == "epoch":
+            continue
         if name in found and found[name] != match["value"]:
             found[f"{name} (again)"] = match["value"]
             continue
@@ -100,13 +111,19 @@ def _pairs(line: str) -> tuple[dict[str, Any], int | None]:
     return found, total
 
 
-def _name(key: str) -> str:
-    """The longest end of a key that is a known name: of "INFO root step" it is "step"."""
+def _name(key: str) -> tuple[str, int]:
+    """The longest end of a key that is a known name: of "INFO root step" it is "step".
+
+    With its rank among the names of steps.
+    """
     words = key.strip().split(" ")
     for i in range(len(words)):
         name = plain(" ".join(words[i:]))
-        if name in _KNOWN:
-            if name in STEPS or _SHORT.get(name) == "step":
-                return "step"
-            return "epoch" if name in EPOCHS else _SHORT.get(name, " ".join(words[i:]))
-    return " ".join(words)
+        if name not in _KNOWN or (i and words[i - 1].lower() in _OTHERS):
+            continue
+        short = _SHORT.get(name, name)
+        if short in STEPS:
+            return "step", STEPS.index(short)
+        shown = short if name in _SHORT else " ".join(words[i:])
+        return ("epoch" if name in EPOCHS else shown), len(STEPS)
+    return " ".join(words), len(STEPS)

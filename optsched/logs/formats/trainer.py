@@ -15,6 +15,7 @@ from optsched.logs.formats.table import Table
 
 __all__ = ["FactoryLines", "TrainerState"]
 
+_ROW = {"epoch", "learning_rate", "loss", "step"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -28,12 +29,17 @@ class TrainerState(LogFormat):
     usual = ("trainer_state.json",)
 
     def recognises(self, file: File) -> bool:
-        """An object with the history of the logs."""
-        return file.starts_json and isinstance(file.json, dict) and "log_history" in file.json
+        """An object with the history of the logs, or that history by itself."""
+        if not file.starts_json:
+            return False
+        value = file.json
+        if isinstance(value, list):
+            return any(isinstance(row, dict) and row.keys() >= _ROW for row in value)
+        return isinstance(value, dict) and "log_history" in value
 
     def read(self, file: File) -> list[Table]:
         """One table."""
-        state = file.json
+        state = file.json if isinstance(file.json, dict) else {"log_history": file.json}
         history = state["log_history"]
         if not isinstance(history, list):
             raise BadLog(f"{file.path}: log_history is no list, expected the state of a Trainer")
