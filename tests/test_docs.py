@@ -38,6 +38,13 @@ def _temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTSCHED_NO_CACHE", "1")  # leave the settings of JAX alone
 
 
+def files_of(page: Path) -> dict[str, str]:
+    """The Python files that a page shows whole, by the name in their first line."""
+    shown = (match[2] for match in FENCE.finditer(page.read_text(encoding="utf-8")))
+    named = ((re.match(r"# (\w+\.py)\n", text), text) for text in shown)
+    return {found[1]: text for found, text in named if found}
+
+
 def examples(page: Path) -> str:
     """The Python examples of a page, every other line blank so that line numbers stay."""
     text = page.read_text(encoding="utf-8")
@@ -84,12 +91,22 @@ def name(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if ">>> " in p.read_text()], ids=name)
-def test_python_examples(page: Path) -> None:
+def test_python_examples(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file, text in files_of(page).items():
+        Path(file).write_text(text, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
+    monkeypatch.syspath_prepend(Path.cwd())
     test = doctest.DocTestParser().get_doctest(examples(page), {}, name(page), str(page), 0)
     assert test.examples, "the page has >>> outside of fenced blocks"
     report: list[str] = []
     results = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.append)
     assert results.failed == 0, "".join(report)
+
+
+def test_parts_of_ones_own_are_short() -> None:
+    files = files_of(DOCS / "extending.md")
+    assert len(files) >= 6
+    assert all(len(text.splitlines()) <= 41 for text in files.values())  # the first is the name
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if [*commands(p)]], ids=name)
