@@ -36,7 +36,8 @@ COMMANDS = {
 def seconds(command: str, folder: str) -> float:
     """CPU time of a command, its children's too."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(shlex.split(command), cwd=folder, capture_output=True, check=False)
+    run = subprocess.run(shlex.split(command), cwd=folder, capture_output=True, check=False)
+    assert run.returncode == (2 if command.endswith(" x") else 0), run.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
