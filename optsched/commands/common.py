@@ -28,13 +28,23 @@ def make_problem(options: dict[str, Any]) -> Any:
     """The problem that the options describe."""
     from dataclasses import fields
 
-    from optsched.control.problem import Problem
+    from optsched.control.problem import UNSAID, Problem
+    from optsched.optimisers.registry import MOMENTA, find_optimiser
 
     whole = "a whole number of steps, 1 to 10^15"
     for field, allowed in (("a", ABOVE_ONE), ("b", ABOVE_ONE), ("horizon", whole)):
         if options[field] is None:
             raise InvalidProblem(field, None, allowed)
-    return Problem(**{f.name: options[f.name] for f in fields(Problem) if f.name in options})
+    given = {f.name: options[f.name] for f in fields(Problem) if f.name in options}
+    if given.get("momentum") in (None, *MOMENTA):
+        return Problem(**given)
+    name = given.pop("momentum")
+    numbers = {n: v for n in UNSAID if n != "momentum" and (v := given.pop(n, None))}
+    kind = find_optimiser(name)
+    for number, value in numbers.items():
+        if number not in {f.name for f in fields(kind)}:
+            raise InvalidProblem(number, value, f"nothing with {name}")
+    return Problem(**given, optimiser=kind(**numbers))
 
 
 def save_figure(figure: Any, path: str, force: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from optsched.commands.values import Budgets, Choice, Grid, Horizons, Number
-from optsched.optimisers.registry import MOMENTA
+from optsched.optimisers.registry import OPTIMISERS
 
 __all__ = [
     "ABOVE_ONE",
@@ -97,7 +97,7 @@ PROBLEM_OPTIONS = {
     "momentum": click.option(
         "--optimiser",
         "momentum",
-        type=Choice(("sgd", *MOMENTA[1:]), {"none": "sgd"}),
+        type=Choice(tuple(OPTIMISERS), {"none": "sgd"}),
         callback=lambda ctx, param, value: "none" if value == "sgd" else value,
         help="Rule of the update; follows from the controls if not given.",
     ),

@@ -15,6 +15,7 @@ OPTIMISERS = {
     "heavy-ball": "momentum.HeavyBall",
     "nesterov": "momentum.Nesterov",
     "qhm": "momentum.QHM",
+    "schedule-free": "schedule_free.ScheduleFree",
 }
 MOMENTA = ("none", "heavy-ball", "nesterov", "qhm")  # short for those of one family
 
