@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from optsched import InvalidProblem, Problem, solve
 from optsched.cli import main
 from optsched.errors import BadFile
+from optsched.optimisers.momentum import SGD
 from optsched.plots.phases import plot_phase, plot_phase_diagram
 from optsched.studies.phases import FIELDS, PhaseDiagram, phase_cell, phase_diagram
 from optsched.studies.scaling import scaling
@@ -57,6 +58,15 @@ def test_no_family_beats_the_optimum_in_any_cell(diagram: PhaseDiagram) -> None:
     # A constant rate is the linear decay's special case of no decay; WSD contains the linear one.
     assert (diagram.field("wsd") <= diagram.field("linear") + 1e-3).all()
     assert (diagram.field("linear") < diagram.field("constant")).all()
+
+
+def test_cells_know_the_optimisers_of_the_library() -> None:
+    class Mine(SGD):
+        """Known nowhere else: a cell, which may be another process, could not make it."""
+
+    like = Problem(2.0, 2.0, 100, optimiser=Mine())
+    with pytest.raises(InvalidProblem, match="like: got 'optimiser Mine'"):
+        phase_diagram([1.5], [2.0], [10, 100], like=like)
 
 
 def test_fields_have_the_shape_of_the_plane(diagram: PhaseDiagram) -> None:

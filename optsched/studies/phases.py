@@ -24,6 +24,7 @@ from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.exponents import ExponentFit, checked_points, json_ready
+from optsched.optimisers.momentum import keywords
 from optsched.studies.finders import SCHEDULES, FamilyFinder
 from optsched.studies.scaling import Scaling, scaling
 from optsched.studies.sweep.run import Progress, Row, Sweep, sweep
@@ -38,8 +39,8 @@ FAMILIES_SHOWN = ("constant", "linear", "cosine", "wsd")
 # ones, rates within 1 %.
 SOLVING = {"gap": UNREFINED, "replay_steps": 0, "tol": 1e-5}
 TUNING: dict[str, Any] = {"replay_steps": 0, "replay_tol": 3e-4}  # a third of it is left
-# Fields of a problem that a cell or its study sets itself.
-OWN = ("a", "b", "horizon", "spectrum", "samples", "eta_max")
+# Fields of a problem that a cell or its study sets itself; the optimiser is told by its keywords.
+OWN = ("a", "b", "horizon", "spectrum", "samples", "eta_max", "optimiser")
 
 
 def phase_cell(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,6 +303,9 @@ def phase_diagram(
     like = Problem(2.0, 2.0, steps[-1], features=math.inf) if like is None else like
     if like.a is None:
         raise InvalidProblem("like", "a problem with a spectrum of its own", "a power law")
+    if keywords(like.optimiser) is None:  # cells are told of it by name
+        name = type(like.optimiser).__name__
+        raise InvalidProblem("like", f"optimiser {name}", "an optimiser of the library's own")
     for name in families:
         finder = SCHEDULES.get(name)
         if not isinstance(finder, FamilyFinder):
