@@ -359,6 +359,42 @@ def test_the_folder_of_a_trainer(tmp_path: Path) -> None:
         read_run(tmp_path / "empty")
 
 
+def pickled_arguments(path: Path, **values: Any) -> None:
+    """``training_args.bin`` in the form of torch.save: a pickle in a zip."""
+    import pickle
+    import zipfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("args/data.pkl", pickle.dumps({"output_dir": "x", **values}, 2))
+
+
+def test_the_arguments_of_a_trainer_are_read_and_not_run(tmp_path: Path) -> None:
+    """Weight decay, optimiser and warm-up of its pickle; one that would do harm does none."""
+    run = tmp_path / "a"
+    trainer_state(run / "checkpoint-400" / "trainer_state.json", 400)
+    arguments = run / "checkpoint-400" / "training_args.bin"
+    known = {"weight_decay": 0.1, "optim": "adamw_torch", "learning_rate": 1e-3}
+    pickled_arguments(arguments, warmup_steps=20, warmup_ratio=0.0, **known)
+    found = dict(read_run(run).metadata)
+    assert found == {
+        "weight_decay": 0.1, "optimizer": "adamw_torch", "warmup": 20, "peak": 1e-3, "horizon": 1000
+    }  # fmt: skip
+    assert read_run(run).warmup == 20
+    pickled_arguments(arguments, warmup_steps=0, warmup_ratio=0.1, **known)
+    assert "warmup" not in read_run(run).metadata
+
+    class Harm:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    pickled_arguments(arguments, first=Harm(), **known)
+    assert read_run(run).metadata["weight_decay"] == 0.1
+    assert not (tmp_path / "harm").exists()
+    arguments.write_bytes(arguments.read_bytes()[:-40])
+    assert "weight_decay" not in read_run(run).metadata
+
+
 def test_other_files_of_runs(tmp_path: Path) -> None:
     steps = range(10, 200, 10)
     lightning = tmp_path / "lightning_logs" / "version_3"

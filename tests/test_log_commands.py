@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,26 @@ import numpy as np
 import pytest
 
 from optsched.cli import main
+from optsched.logs import Run
 from optsched.pilot import fitting, load_fit, save_fit
 from tests.pilots import PEAK, made_fit
-from tests.test_log_cases import CASES, trainer_state
+from tests.test_log_cases import CASES, pickled_arguments, trainer_state
 
 FIT = ("fit", "--law", "features")
+
+
+def unfitted(runs: list[Run], law: Any) -> Any:
+    """In place of a fit, as what is asked here is how logs are read: the law where fits start."""
+    theta = np.asarray(next(iter(law.starts())), float)
+    notes = tuple(map(fitting._note, runs))
+    none = np.empty((0, len(theta)))
+    return replace(made_fit("features"), law=law, theta=theta, members=none, runs=notes)
 
 
 @pytest.fixture(autouse=True)
 def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # What is asked here is how logs are read: a fit without an ensemble will do.
-    monkeypatch.setattr(fitting, "fit", partial(fitting.fit, members=0))
+    monkeypatch.setattr(fitting, "fit", unfitted)
 
 
 def said(capsys: Any, *argv: str, code: int = 0) -> tuple[str, str]:
@@ -116,6 +124,20 @@ def test_folders_of_runs(capsys: Any) -> None:
     assert len(json.loads(told)["runs"]) == 1
     _, err = said(capsys, *FIT, *both, "--seeds", "refuse", code=2)
     assert "a run named 'wsd' was read from" in err
+
+
+def test_the_weight_decay_of_a_configuration_is_taken(capsys: Any) -> None:
+    """If all runs agree on it, and nothing else was asked for."""
+    for name, decay in (("a", 0.05), ("b", 0.05), ("c", 0.2)):
+        trainer_state(Path(name) / "checkpoint-400" / "trainer_state.json", 400)
+        arguments = Path(name) / "checkpoint-400" / "training_args.bin"
+        pickled_arguments(arguments, weight_decay=decay, optim="adamw_torch")
+    cases = (((), 0.05), (("b",), 0.05), (("--weight-decay", "0.1"), 0.1))
+    for more, decay in cases:
+        told = json.loads(said(capsys, "fit", "a", "--json", *more)[0])
+        assert told["law"]["settings"]["weight_decay"] == decay
+    assert "weight decay 0.05, as the configurations say" in said(capsys, "fit", "a")[0]
+    assert "as the configurations say" not in said(capsys, "fit", "a", "c")[0]
 
 
 def test_a_late_log_warns_in_options(capsys: Any) -> None:

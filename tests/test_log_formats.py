@@ -229,15 +229,18 @@ def test_the_rate_that_a_trainer_logs(tmp_path: Path) -> None:
         logging_steps=5,
         save_steps=20,
         save_strategy="steps",
+        weight_decay=0.07,
+        warmup_steps=3,
         **options,
     )
     trainer = transformers.Trainer(
         model=model, args=arguments, train_dataset=data, optimizers=(optimizer, drop)
     )
     trainer.train()
-    run = read_run(tmp_path / "checkpoint-20")
+    run = read_run(tmp_path / "checkpoint-20", warmup=0)  # its own scheduler has none
     assert run.steps.tolist() == [5, 10, 15, 20]
     assert_allclose(run.schedule.eta, [0.1] * 10 + [0.01] * 11)
+    assert run.metadata["weight_decay"] == 0.07 and run.metadata["optimizer"].startswith("adamw")
 
 
 def test_ambiguous_rates(tmp_path: Path) -> None:

@@ -281,8 +281,8 @@ def _filled(
         slack = (0, 1) if found.rate_of == "last" else (1, 0)
     notes = [] if found.note is None else [found.note]
     warmup = options.warmup
-    seen = ramp(steps, rates) is not None
-    if warmup is None and told and not seen and first >= told:
+    seen = ramp(steps, rates)
+    if warmup is None and told and (seen == 1 or (seen is None and first >= told)):
         warmup = told
         notes.append(f"Its configuration says {told} steps of warm-up.")
     filled = fill_rates(

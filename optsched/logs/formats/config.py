@@ -2,28 +2,32 @@
 
 Flat names are looked for in the files that trackers and launchers write: ``name: value`` a line of
 YAML (also ``name:`` with ``value: ...`` below, as Weights & Biases has it) and JSON. YAML is not
-parsed beyond that, and what is not understood is left out.
+parsed beyond that, and what is not understood is left out. ``training_args.bin`` of a Trainer is a
+pickle: its opcodes are read, nothing in it is ever run.
 """
 
 from __future__ import annotations
 
 import json
+import pickletools
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from optsched.errors import BadFile
-from optsched.files import read_bytes
+from optsched.files import check_input, read_bytes
 from optsched.logs.formats.table import number
 
 __all__ = ["facts_beside", "facts_of"]
 
 FILES = (
     "hparams.yaml", "config.yaml", "training_args.yaml", "args.yaml", "training_args.json",
-    "hparams.json", "args.json", "files/config.yaml",
+    "hparams.json", "args.json", "files/config.yaml", "training_args.bin",
 )  # fmt: skip
 LARGEST = 1_000_000
+_OPTIM = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 NAMES: dict[str, tuple[str, ...]] = {
     "weight_decay": ("weight_decay", "wd", "optimizer_weight_decay"),
     "optimizer": ("optim", "optimizer", "optimizer_name", "optimiser", "opt"),
@@ -66,12 +70,45 @@ def facts_of(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entries(path: Path) -> dict[str, Any]:
+    if path.suffix == ".bin":
+        return _pickled(path)
     try:
         text = read_bytes(path, LARGEST).decode("utf-8")
         value = json.loads(text) if path.suffix == ".json" else _flat_yaml(text)
     except (BadFile, ValueError, RecursionError):
         return {}  # no part of the log: a run without a configuration is a run
     return value if isinstance(value, dict) else {}
+
+
+def _pickled(path: Path) -> dict[str, Any]:
+    """Numbers and words that follow the names we know in a pickle, which is not run."""
+    wanted = {name for names in NAMES.values() for name in names} | {"warmup_ratio"}
+    found: dict[str, Any] = {}
+    key: str | None = None
+    try:
+        check_input(path, LARGEST)
+        with zipfile.ZipFile(path) as archive:
+            (member,) = (one for one in archive.infolist() if one.filename.endswith("/data.pkl"))
+            if member.file_size > LARGEST:
+                return {}
+            for code, given, _ in pickletools.genops(archive.read(member)):
+                if "PUT" in code.name or code.name == "MEMOIZE":
+                    continue
+                if key == "optim" and not (isinstance(given, str) and _OPTIM.fullmatch(given)):
+                    # The word of an enumeration stands after the name of its class.
+                    if code.name in ("REDUCE", "NONE"):
+                        key = None
+                elif key is not None:
+                    if isinstance(given, float | int | str) and "GET" not in code.name:
+                        found.setdefault(key, given)
+                    key = None
+                elif isinstance(given, str) and given in wanted:
+                    key = given
+    except (BadFile, OSError, ValueError, zipfile.BadZipFile):
+        return {}
+    if found.pop("warmup_ratio", 0):
+        found.pop("warmup_steps", None)  # it is 0 then, and the ratio counts
+    return found
 
 
 def _flat_yaml(text: str) -> dict[str, Any]:

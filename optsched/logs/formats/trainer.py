@@ -9,6 +9,7 @@ from typing import Any
 
 from optsched.errors import BadLog
 from optsched.logs.formats.base import LogFormat
+from optsched.logs.formats.config import facts_beside
 from optsched.logs.formats.file import File
 from optsched.logs.formats.json_rows import JsonLines
 from optsched.logs.formats.table import Table
@@ -43,6 +44,7 @@ class TrainerState(LogFormat):
         history = state["log_history"]
         if not isinstance(history, list):
             raise BadLog(f"{file.path}: log_history is no list, expected the state of a Trainer")
+        name = _run_name(file.path)
         # The last entry sums up the run: its train_loss is a mean over all steps.
         rows = [
             (i, row)
@@ -55,9 +57,9 @@ class TrainerState(LogFormat):
                 "a Trainer state of Hugging Face",
                 rows,
                 place="entry",
-                run=_run_name(file.path),
+                run=name,
                 rate_of="last",
-                facts=_facts(state),
+                facts={**(facts_beside(file.path.parent) if name else {}), **_facts(state)},
             )
         ]
 
