@@ -43,7 +43,7 @@ SETTINGS: dict[str, Protocol] = {
         short=1500,
         warmup=100,
         seeds=2,
-        peaks=(0.0125, 0.025, 0.05, 0.1),
+        peaks=(0.003, 0.006, 0.0125, 0.025, 0.05),
         lower=0.5,
     ),
 }
