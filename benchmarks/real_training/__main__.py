@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.real_training.carry import fit_law, plan_schedule, predict_losses
+from benchmarks.real_training.carry import DEFAULT, fit_law, plan_schedule, predict_losses
 from benchmarks.real_training.common import (
     command_line,
     markdown,
@@ -62,8 +62,6 @@ from optsched.commands.common import save_figure, sweep_progress
 from optsched.studies.tables import write_table
 
 __all__ = ["main"]
-
-DEFAULT = "default"  # the law that optsched fit takes by itself
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,8 @@ def _compare(run: _Run, laws: Sequence[str]) -> None:
     """Plan by the first law, train, compare; the others only predict."""
     protocol, output, pilots = run.protocol, run.output, _pilots(run)
     for law in laws:
-        name = None if law == DEFAULT else law
-        fit_law(pilots.logs, protocol.warmup, output / f"law-{law}.json", name)
+        path = output / f"law-{law}.json"
+        fit_law(pilots.logs, protocol.warmup, path, protocol.recipe, law)
     first = laws[0]
     path = output / f"plan-{first}.npz"
     law = output / f"law-{first}.json"

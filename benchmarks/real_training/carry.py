@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.real_training.report import Prediction
+from benchmarks.real_training.train import Recipe
 from optsched import OptschedError, Schedule, cli
 
-__all__ = ["Planned", "fit_law", "optsched", "plan_schedule", "predict_losses"]
+__all__ = [
+    "DEFAULT",
+    "Planned",
+    "fit_law",
+    "optimiser_options",
+    "optsched",
+    "plan_schedule",
+    "predict_losses",
+]
+
+DEFAULT = "default"  # the law that optsched fit takes by itself
 
 
 def optsched(*arguments: str | Path | float) -> dict[str, Any]:
@@ -34,18 +45,19 @@ def optsched(*arguments: str | Path | float) -> dict[str, Any]:
     return json.loads(out.getvalue())
 
 
+def optimiser_options(recipe: Recipe) -> tuple[str | float, ...]:
+    """What ``optsched fit`` is told of the optimiser, for the default law."""
+    if recipe.optimizer == "sgd":
+        return ("--optimizer", "sgd")  # whose decay within the gradient no law has
+    return ("--optimizer", recipe.optimizer, "--weight-decay", recipe.weight_decay)
+
+
 def fit_law(
-    logs: Sequence[Path],
-    warmup: int,
-    path: Path,
-    law: str | None = None,
-    options: Sequence[str | float] = (),
+    logs: Sequence[Path], warmup: int, path: Path, recipe: Recipe, law: str = DEFAULT
 ) -> dict[str, Any]:
     """Fit a law, by its name or the default one, to the logs and write it to ``path``."""
-    chosen = () if law is None else ("--law", law)
-    return optsched(
-        "fit", *logs, "--warmup", warmup, *chosen, *options, "--output", path, "--force"
-    )
+    chosen = optimiser_options(recipe) if law == DEFAULT else ("--law", law)
+    return optsched("fit", *logs, "--warmup", warmup, *chosen, "--output", path, "--force")
 
 
 @dataclass(frozen=True)

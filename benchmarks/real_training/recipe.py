@@ -271,7 +271,7 @@ class _Script:
         rows = self.runs("pilots", cells, recipe)
         least("pilots", final_losses(rows))
         logs, law = write_logs(self.output / "logs", rows, chosen.warmup), self.output / "law.json"
-        fit_law(logs, chosen.warmup, law)
+        fit_law(logs, chosen.warmup, law, recipe)
         path = self.output / "plan.npz"
         plan = plan_schedule(law, chosen.steps, chosen.peak, chosen.warmup, path).schedule
         eta = plan.array("eta")

@@ -43,6 +43,7 @@ SETTINGS: dict[str, Protocol] = {
         short=1500,
         warmup=100,
         seeds=2,
+        long_seeds=5,
         peaks=(0.003, 0.006, 0.0125, 0.025, 0.05),
         lower=0.5,
     ),
