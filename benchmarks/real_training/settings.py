@@ -27,7 +27,7 @@ SETTINGS: dict[str, Protocol] = {
         short=1500,
         warmup=100,
         seeds=2,
-        peaks=(8e-3, 16e-3, 32e-3),
+        peaks=(8e-3, 16e-3, 32e-3, 64e-3),
         lower=0.5,
     ),
     "images": Protocol(
