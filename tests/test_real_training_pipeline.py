@@ -61,7 +61,7 @@ TOY = Protocol(recipe=TINY, short=40, factor=2, warmup=10, seeds=2, finals=(0.0,
 ARGUMENTS = shlex.split(
     "--workers 1 --short 40 --factor 2 --warmup 10 --seeds 2 --long-seeds 2 --peaks 0.01 0.02 "
     "--finals 0 0.1 --cooldowns 0.4 --every 5 --blocks 64 --final-blocks 128 --batch 4 --width 16 "
-    "--layers 1 --heads 2 --context 16"
+    "--layers 1 --heads 2 --context 16 --law fsl-norm fsl"
 )
 
 
@@ -345,9 +345,10 @@ def test_the_whole_goes_on_after_a_break_and_writes_in_its_folder_alone(
     assert len(done) == 2 + 2 * 6  # peaks; pilots and shapes, with one cosine in common
     assert command.main(arguments) == 0
     text = capsys.readouterr().out
-    assert "80 steps, 2 seeds, law default" in text
-    assert text.index("before the long runs, law default: ") < text.index("80 steps, 2 seeds")
-    assert text.count(" of 6 |") == 1
+    assert "80 steps, 2 seeds, law fsl-norm" in text
+    assert text.index("before the long runs, law fsl-norm: ") < text.index("80 steps, 2 seeds")
+    assert [text.count(f"| {law} | ") for law in ("fsl-norm", "fsl")] == [1, 1]
+    assert text.count(" of 6 |") == 2
     assert {path: path.stat().st_mtime_ns for path in done} == done
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -386,6 +387,8 @@ def test_an_option_that_the_model_lacks_is_told(
     assert "channels: got 8, allowed: nothing: the model of text" in capsys.readouterr().err
     assert command.main([*arguments[:2], "--optimizer", "x", *arguments[4:]]) == 2
     assert "optimizer: got 'x', allowed: one of adamw, sgd" in capsys.readouterr().err
+    assert command.main([*arguments[:2], "--law", "fls", *arguments[4:]]) == 2
+    assert "law: got 'fls', allowed: one of fsl-norm, fsl," in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.real_training.carry import DEFAULT, fit_law, plan_schedule, predict_losses
+from benchmarks.real_training.carry import fit_law, plan_schedule, predict_losses
 from benchmarks.real_training.common import (
     command_line,
     markdown,
@@ -59,6 +59,7 @@ from benchmarks.real_training.settings import BUDGETS, SETTINGS
 from benchmarks.real_training.transformer import parameter_count
 from optsched import InvalidProblem, OptschedError, Schedule
 from optsched.commands.common import save_figure, sweep_progress
+from optsched.pilot.laws.registry import DEFAULT, made_law
 from optsched.studies.tables import write_table
 
 __all__ = ["main"]
@@ -138,7 +139,7 @@ def _predictions(
     run: _Run, pilots: _Pilots, law: str, schedules: Mapping[str, Schedule]
 ) -> dict[str, Prediction]:
     """Losses of the final weights by a law that is fitted already."""
-    path = run.output / f"law-{law}.json"
+    path = _law_file(run.output, law)
     told = predict_losses(path, schedules, run.output / "schedules")
     return {name: one.shifted(pilots.shift) for name, one in told.items()}
 
@@ -147,11 +148,10 @@ def _compare(run: _Run, laws: Sequence[str]) -> None:
     """Plan by the first law, train, compare; the others only predict."""
     protocol, output, pilots = run.protocol, run.output, _pilots(run)
     for law in laws:
-        path = output / f"law-{law}.json"
+        path = _law_file(output, law)
         fit_law(pilots.logs, protocol.warmup, path, protocol.recipe, law)
     first = laws[0]
-    path = output / f"plan-{first}.npz"
-    law = output / f"law-{first}.json"
+    path, law = output / "plan.npz", _law_file(output, first)
     planned = plan_schedule(law, protocol.long, pilots.peak, protocol.warmup, path)
     schedules = {PLAN: planned.schedule} | pilots.rivals
     predictions = {law: _predictions(run, pilots, law, schedules) for law in laws}
@@ -193,6 +193,10 @@ def _judged(
     }
 
 
+def _law_file(folder: Path, law: str) -> Path:
+    return folder / f"law-{law.replace(':', '-')}.json"
+
+
 def _digest(schedule: Schedule) -> str:
     knots = schedule.steps.tolist(), schedule.controls["eta"].tolist()
     return hashlib.sha256(json.dumps(knots).encode()).hexdigest()[:12]
@@ -214,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[DEFAULT],
         metavar="LAW",
-        help=f"names of optsched fit, or {DEFAULT}; the first one plans, the others only predict",
+        help=f"as of optsched fit; the first plans, the others only predict; default: {DEFAULT}",
     )
     for name, sample in _samples().items():
         many = isinstance(sample, tuple)
@@ -266,6 +270,8 @@ def _protocol(args: argparse.Namespace) -> Protocol:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
     protocol = _protocol(args)
+    for law in args.law:
+        made_law(law)  # a wrong name is told before anything is trained
     began = time.perf_counter()
     recipe = protocol.recipe
     model = jax.eval_shape(lambda: recipe.model.initialise(jax.random.key(0), recipe.shape))

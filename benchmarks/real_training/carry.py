@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.real_training.report import Prediction
 from benchmarks.real_training.train import Recipe
 from optsched import OptschedError, Schedule, cli
+from optsched.pilot.laws.registry import DEFAULT
 
 __all__ = [
-    "DEFAULT",
     "Planned",
     "fit_law",
     "optimiser_options",
@@ -24,8 +24,6 @@ __all__ = [
     "plan_schedule",
     "predict_losses",
 ]
-
-DEFAULT = "default"  # the law that optsched fit takes by itself
 
 
 def optsched(*arguments: str | Path | float) -> dict[str, Any]:
@@ -55,9 +53,10 @@ def optimiser_options(recipe: Recipe) -> tuple[str | float, ...]:
 def fit_law(
     logs: Sequence[Path], warmup: int, path: Path, recipe: Recipe, law: str = DEFAULT
 ) -> dict[str, Any]:
-    """Fit a law, by its name or the default one, to the logs and write it to ``path``."""
-    chosen = optimiser_options(recipe) if law == DEFAULT else ("--law", law)
-    return optsched("fit", *logs, "--warmup", warmup, *chosen, "--output", path, "--force")
+    """Fit a law, by its name, to the logs and write it to ``path``."""
+    known = optimiser_options(recipe) if law == DEFAULT else ()
+    options = ("--warmup", warmup, "--law", law, *known, "--output", path, "--force")
+    return optsched("fit", *logs, *options)
 
 
 @dataclass(frozen=True)
