@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 INTERRUPTED = 130
+PATIENCE = 1.0  # seconds
 CLEANS_UP = "save_figure"  # imports too, within a file that is being written
 
 
@@ -27,10 +28,20 @@ def run() -> NoReturn:
         code = main()
     except KeyboardInterrupt:
         _leave()
-    if code == INTERRUPTED:
-        # Threads that compile would keep the process for seconds, and leaving them aborts it.
+    if code == INTERRUPTED and _busy():
         _leave(said=True)
     sys.exit(code)
+
+
+def _busy() -> bool:
+    """Whether threads go on after a moment: one that compiles would keep the process for long."""
+    import threading
+
+    others = [one for one in threading.enumerate() if one is not threading.main_thread()]
+    for one in others:
+        if not one.daemon:
+            one.join(PATIENCE / len(others))
+    return any(one.is_alive() and not one.daemon for one in others)
 
 
 def _listen() -> None:
