@@ -412,6 +412,7 @@ def test_choices_are_those_of_the_library() -> None:
     from optsched.rules.lmo.bound import EXPONENTS
     from optsched.rules.stability import OPTIMISERS, UpdateRule
     from optsched.studies.figures import FIGURES
+    from optsched.studies.finders import SCHEDULES
 
     def names(command: str, word: str) -> list[str]:
         option = next(one for one in BY_NAME[command].params if word in (*one.opts, one.name))
@@ -421,6 +422,7 @@ def test_choices_are_those_of_the_library() -> None:
     convention = get_args(get_type_hints(UpdateRule)["convention"])
     told = {
         ("reproduce", "figure"): [*FIGURES, "all"],
+        ("scaling", "--schedule"): SCHEDULES,
         ("fit", "--law"): LAWS,
         ("fit", "--optimiser"): ADAPTIVE,
         ("fit", "--unit"): get_args(Unit),

@@ -113,6 +113,38 @@ def test_help_and_a_wrong_option_import_nothing(tmp_path: Path, flag: str) -> No
         assert not packages & {*HEAVY, "numpy", "scipy", "rich"}, line
 
 
+BAD = """
+solve --a 1 --b 2 --horizon 10
+solve --a 3 --b 2 --horizon 10 --peak 0
+solve --a 3 --b 2 --horizon 10 --method magic
+solve --a 3 --b 2 --horizon 10 --output x.txt
+solve --a 3 --b 2 --horizon 10 --warmup 11
+verify gone.npz --a 3 --b 2
+compare --a 3 --b 2 --horizon 10 --families nope
+compare --judge convex --horizon 10 --a 3
+scaling --a 3 --b 2 --horizons 1e2,1e3 --schedule nope
+compute --a 3 --b 2 --budgets 1e3 --schedule nope
+compute --a 3 --b 0 --budgets 1e3
+phase-diagram --a 2,3 --b 2,3 --output d --workers 0
+phase-diagram --a 2,3 --b 0.2,3 --output d
+reproduce fig2
+reproduce fig9 --output d
+spectrum gone.npy gone.npy
+fit gone.csv
+predict cosine --law gone.json
+plan --law gone.json --horizon 100
+dashboard gone.csv
+rules stability --trace gone.csv
+"""
+
+
+def test_the_first_error_waits_for_no_solver_and_no_plots(tmp_path: Path) -> None:
+    lines = [line.split() for line in BAD.strip().splitlines()]
+    code = f"from optsched.cli import main\nfor x in {lines}: assert main(x) == 2, x; tell()"
+    for line, packages in zip(lines, loaded_by(code, tmp_path), strict=True):
+        assert not packages & {*HEAVY}, line
+
+
 def test_light_commands_import_no_solver_and_no_plots(tmp_path: Path) -> None:
     lines = _lines(tmp_path)
     code = f"from optsched.cli import main\nfor x in {lines}: assert main(x) == 0, x; tell()"

@@ -43,7 +43,6 @@ __all__ = ["compute"]
 def compute(**options: Any) -> None:
     """Split budgets of compute into features N and steps T."""
     from optsched.files import PLOT_SUFFIXES, check_writable
-    from optsched.studies.compute import compute_optimal
 
     budgets = options["budgets"]
     if budgets is None:
@@ -53,6 +52,8 @@ def compute(**options: Any) -> None:
     fields = {name: value for name, value in options.items() if name != "samples"}
     problem = make_problem({**fields, "horizon": 1})
     use_compilation_cache()
+    from optsched.studies.compute import compute_optimal
+
     study = compute_optimal(
         problem, budgets, schedule=options["schedule"], samples=options["samples"]
     )

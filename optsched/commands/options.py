@@ -138,7 +138,7 @@ def family_names() -> list[str]:
 
 
 families_type = Choice(family_names, many=True)
-schedule_type = Choice(lambda: ["optimal", *family_names()], free=True)
+schedule_type = Choice(lambda: ["optimal", *family_names()])
 
 
 def control_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

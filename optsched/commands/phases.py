@@ -69,7 +69,6 @@ def phase_diagram(**options: Any) -> None:
     """Map exponents, annealing and regrets over a plane of (a, b)."""
     from optsched.control.problem import Problem
     from optsched.files import PLOT_SUFFIXES, check_writable
-    from optsched.studies.phases import phase_diagram as run
 
     for field in ("grid_a", "grid_b", "output"):
         if options[field] is None:
@@ -77,14 +76,16 @@ def phase_diagram(**options: Any) -> None:
             raise InvalidProblem(field, None, allowed)
     if options["plot"]:
         check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
-    use_compilation_cache()
     names = ("features", "batch_size", "noise", "eta_max", "warmup", "eta_min", "max_change")
     names += ("momentum", "beta", "nu", "ema", "weight_decay", "controls")
     given = {name: options[name] for name in names}
     # Exponents of its own only have to be allowed: a cell brings its own.
     like = Problem(options["grid_a"][0], options["grid_b"][0], options["horizons"][-1], **given)
     families = [name.strip() for name in options["families"].split(",") if name.strip()]
+    use_compilation_cache()
     with _place(options) as place, sweep_progress("cells") as report:
+        from optsched.studies.phases import phase_diagram as run
+
         diagram = run(
             options["grid_a"],
             options["grid_b"],

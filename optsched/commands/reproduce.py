@@ -28,14 +28,13 @@ NAMES = ("fig1b", "fig2", "fig3", "fig4", "fig5", "all")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def reproduce(figure: str, output: str | None, as_json: bool, force: bool) -> None:
     """Recompute a FIGURE of the paper: fig1b, fig2, fig3, fig4, fig5 or all."""
-    from optsched.studies.figures import FIGURES
-    from optsched.studies.figures import reproduce as run
-
     if output is None:
         raise InvalidProblem("output", None, "a folder")
-    names, folder = list(FIGURES) if figure == "all" else [figure], Path(output)
+    names, folder = [*NAMES[:-1]] if figure == "all" else [figure], Path(output)
     _check_folder(folder, names, force)
     use_compilation_cache()
+    from optsched.studies.figures import reproduce as run
+
     told = {}
     for name in names:
         with _status(name) as progress:
