@@ -320,6 +320,7 @@ def test_command(
 ) -> None:
     monkeypatch.setenv("OPTSCHED_NO_CACHE", "1")
     # The real schedules' commands are those of the docs.
+    monkeypatch.setattr("optsched.commands.options.family_names", lambda: ["toy"])
     arguments = ["compute", "--a", "2", "--b", "1.5", "--budgets", "1e3", "--schedule", "toy"]
     picture = tmp_path / "compute.png"
     assert main([*arguments, "--plot", str(picture), "--json"]) == 0
