@@ -90,9 +90,10 @@ def test_json_of_a_plan(law: str, capsys: pytest.CaptureFixture[str]) -> None:
     )  # fmt: skip
     keys = {"loss", "lower", "upper", "level", "lower_bound", "residual", "replay_gap", "robust"}
     assert told.keys() >= keys | {"schedules", "warnings"}
-    assert told["lower_bound"] is None and told["robust"] == "mean"
+    assert told["lower_bound"] <= told["loss"] and told["robust"] == "mean"
+    assert told.keys() >= {"shape", "cost", "peak", "words"}
     assert {row["name"] for row in told["schedules"]} == {"plan", "cosine", "linear"}
-    row = {"name", "peak", "loss", "lower", "upper", "difference", "error", "apart"}
+    row = {"name", "peak", "loss", "lower", "upper", "difference", "error", "apart", "words"}
     assert all(set(one) == row for one in told["schedules"])
     assert all(isinstance(one["apart"], bool) for one in told["schedules"])
 
@@ -100,7 +101,7 @@ def test_json_of_a_plan(law: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_tables_for_people(law: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--law", law, "--horizon", "2000", "--warmup", "100"]) == 0
     out = capsys.readouterr().out
-    assert "plan" in out and "wsd" in out and "no schedule is below" in out
+    assert "plan" in out and "wsd" in out and "no schedule with rates up to" in out
     assert main(["predict", "--law", law, "cosine", "linear", "--horizon", "5000"]) == 0
     shown = capsys.readouterr()
     assert "cosine" in shown.out and "80 % interval" in shown.out and shown.err == ""
@@ -200,6 +201,10 @@ BAD = {
     "plan: warm-up": (*PLAN, "--horizon", "100", "--warmup", "1.5"),
     "plan: warm-up too long": (*PLAN, "--horizon", "100", "--warmup", "100"),
     "plan: robust": (*PLAN, "--horizon", "100", "--robust", "very"),
+    "plan: shape": (*PLAN, "--horizon", "100", "--shape", "round"),
+    "plan: peak of a run under way": (
+        *PLAN, "--horizon", "900", "--from-step", "80", "--history", "run.csv", "--peak", "auto",
+    ),
     "plan: momentum": (*PLAN, "--horizon", "100", "--momentum", "1.5"),
     "plan: families": (*PLAN, "--horizon", "100", "--families", "sine"),
     "plan: from-step alone": (*PLAN, "--horizon", "100", "--from-step", "10"),

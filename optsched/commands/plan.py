@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +26,9 @@ from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
     from optsched.pilot.planning.optimal import Plan
+    from optsched.pilot.planning.peaks import PeakChoice
+    from optsched.pilot.prediction import Comparison
+    from optsched.schedules.schedule import Schedule
 
 __all__ = ["plan"]
 
@@ -36,7 +39,8 @@ __all__ = ["plan"]
     "--horizon", type=Number("a whole number of steps"), help="Steps of the whole run. Required."
 )
 @click.option(
-    "--peak", default="auto", show_default=True, help="Peak rate; auto: that of the pilot runs."
+    "--peak",
+    help="Peak rate; auto: chosen with the schedule.  [default: the highest of the pilots]",
 )
 @click.option(
     "--warmup",
@@ -50,10 +54,17 @@ __all__ = ["plan"]
 @click.option(
     "--robust",
     type=Choice(("none", "mean", "worst")),
-    default="none",
+    default="mean",
     show_default=True,
     help="Minimise for the fit (none), on average over its ensemble (mean), or the worst regret"
     " (worst).",
+)
+@click.option(
+    "--shape",
+    type=Choice(("auto", "simple", "free")),
+    default="auto",
+    show_default=True,
+    help="free: any rates. simple: hold, then decay. auto: the simplest that costs hardly any.",
 )
 @click.option(
     "--from-step",
@@ -74,7 +85,7 @@ __all__ = ["plan"]
     help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]",
 )
 @level_option
-@click.option("--extrapolate", is_flag=True, help="Allow a peak that no pilot run had.")
+@click.option("--extrapolate", is_flag=True, help="Allow a peak above those of the pilots.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
 @points_option
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
@@ -83,7 +94,7 @@ __all__ = ["plan"]
 def plan(
     law: str | None,
     horizon: float | None,
-    peak: str,
+    peak: str | None,
     families: str | None,
     history: str | None,
     history_warmup: float | None,
@@ -130,6 +141,7 @@ def plan(
         found,
         result.schedule.horizon,
         peak=result.cap if past is None else past(start),
+        peaks=_rival_peaks(result, found.peaks[1]),
         warmup=options["warmup"],
         start=start,
         history=past,
@@ -146,19 +158,22 @@ def plan(
         curves = {name: predict(found, one, level=level) for name, one in schedules.items()}
         save_figure(plan_figure(schedules, curves), plot, force)
     if as_json:
-        click.echo(json.dumps(_numbers(result, table)))
+        click.echo(json.dumps(_numbers(result, table, _words(schedules, start))))
     else:
+        words = [f"{name}: {text}" for name, text in _words(schedules, start).items()]
         ramp = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
-        notes = [*ramp, *_notes(result), *(f"wrote {path}" for path in (output, plot) if path)]
+        wrote = [f"wrote {path}" for path in (output, plot) if path]
+        claims = _notes(result, table, bool(options["warmup"]), start, found.peaks[1])
+        notes = [*words, *ramp, *claims, *wrote]
         show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]
     warn([*assumed, *result.warnings, *(others_say if past is None else [])])
 
 
-def _peak(text: str) -> float | None:
-    if text == "auto":
-        return None
+def _peak(text: str | None) -> Any:
+    if text is None or text == "auto":
+        return text
     try:
         return float(text)
     except ValueError:
@@ -177,9 +192,16 @@ def _history(path: str | None, warmup: float | None, how: dict[str, Any]) -> tup
     return log.schedule, [line.replace("warmup=N", "history_warmup=N") for line in log.warnings]
 
 
-def _numbers(result: Plan, table: Any) -> dict[str, Any]:
-    bound = result.lower_bound
-    return {
+def _words(schedules: Mapping[str, Schedule], start: int) -> dict[str, str]:
+    """What every schedule does from ``start``, in words."""
+    from optsched.schedules.words import in_words
+
+    return {name: in_words(one, start) for name, one in schedules.items()}
+
+
+def _numbers(result: Plan, table: Comparison, words: Mapping[str, str]) -> dict[str, Any]:
+    bound, choice = result.lower_bound, result.choice
+    out: dict[str, Any] = {
         "loss": result.loss,
         "lower": result.lower,
         "upper": result.upper,
@@ -188,20 +210,84 @@ def _numbers(result: Plan, table: Any) -> dict[str, Any]:
         "residual": result.residual,
         "replay_gap": result.replay_gap,
         "robust": result.robust,
-        "schedules": comparison_rows(table),
+        "shape": result.shape,
+        "cost": result.cost,
+        "peak": result.cap,
+        "words": words["plan"],
+        "schedules": [row | {"words": words[row["name"]]} for row in comparison_rows(table)],
         "warnings": list(result.warnings),
     }
-
-
-def _notes(result: Plan) -> list[str]:
-    out = [
-        "rivals: the same peak and warm-up, their shape tuned under the law",
-        f"KKT residual {result.residual:.1e}; replay {result.replay_gap:+.1e} nats to the solver",
-    ]
-    if not math.isnan(result.lower_bound):
-        out.insert(
-            0,
-            f"no schedule is below {result.lower_bound:.5f} under this law:"
-            f" within {result.gap:.1e} nats of optimal",
-        )
+    if choice is not None:
+        out["choice"] = {
+            "peaks": choice.peaks.tolist(),
+            "losses": choice.losses.tolist(),
+            "regret": None if math.isnan(choice.regret) else choice.regret,
+            "regret_90": None if math.isnan(choice.high) else choice.high,
+            "at_end": choice.at_end,
+        }
     return out
+
+
+def _notes(result: Plan, table: Comparison, ramp: bool, start: int, high: float) -> list[str]:
+    """What is claimed of the plan, and how it was found; ``high``: highest peak of the runs."""
+    out = []
+    if result.choice is not None:
+        out.append(_chosen(result.choice, high))
+    if result.shape != "free rates":
+        out.append(
+            f"{result.shape}: {max(result.cost, 0.0):.1e} nats above the best of 80 free rates"
+        )
+    if not math.isnan(result.lower_bound):
+        after = " after this warm-up" if ramp else f" from step {start:,} on" if start else ""
+        out.append(
+            f"no schedule with rates up to {result.cap:.4g}{after} is below"
+            f" {result.lower_bound:.5f} under this law: the plan is {result.gap:.1e} nats above"
+        )
+        out += _flat(result, table)
+    peaks = "the same peak and warm-up" if result.choice is None else "the same warm-up"
+    tuned = "their shape" if result.choice is None else "their shape and peak"
+    out.append(f"rivals: {peaks}, {tuned} tuned under the law")
+    out.append(
+        f"KKT residual {result.residual:.1e}; replay {result.replay_gap:+.1e} nats to the solver"
+    )
+    return out
+
+
+def _flat(result: Plan, table: Comparison) -> list[str]:
+    """What is to gain over the best rival at all, where its peak is not above the bound's."""
+    others = [row for row in table.rows if row.name != "plan"]
+    if not others or result.choice is not None:
+        return []
+    best = min(others, key=lambda row: row.loss)
+    gain = max(best.loss - result.lower_bound, 0.0)
+    flat = "" if best.apart else "flat: "
+    return [f"{flat}at most {gain:.4f} to gain over {best.name} at this peak"]
+
+
+def _rival_peaks(result: Plan, high: float) -> list[float]:
+    """Peaks of the grid for the rivals: above the pilots none but that of the plan."""
+    if result.choice is None:
+        return []
+    most = max(high, result.cap)
+    return [peak for peak in result.choice.peaks.tolist() if peak <= most]
+
+
+def _chosen(choice: PeakChoice, high: float) -> str:
+    ends = f"{choice.peaks[0]:.3g} to {choice.peaks[-1]:.3g}"
+    text = f"peak {choice.peak:.4g}, of {len(choice.peaks)} from {ends}"
+    if choice.high == 0.0:
+        text += ": the best of them under all that the fit allows"
+    elif not math.isnan(choice.regret):
+        text += (
+            f": regret {_nats(choice.regret)} on average over what the fit allows,"
+            f" {_nats(choice.high)} or more with a chance of a tenth"
+        )
+    if choice.at_end:
+        where = "above the pilots, where laws err" if choice.peak >= high else "outside"
+        text += f"; it is an end of that range: a better one may lie {where}"
+    return text
+
+
+def _nats(value: float) -> str:
+    """A small loss that is never shown as none."""
+    return f"{value:.4f}" if value >= 5e-5 else "below 0.0001"

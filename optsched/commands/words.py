@@ -30,7 +30,7 @@ THEMES = {
     ),
     "Average": "decay half-life time-constant window for-decay at-step",
     "Noise": "levels sigma-min sigma-max rho form weighting",
-    "Method": "method tol judge peak-only skip law level robust extrapolate held-out",
+    "Method": "method tol judge peak-only skip law level robust shape extrapolate held-out",
     "The run so far": "from-step history history-warmup",
     "Log": (
         "columns unit per-update steps-per-epoch loss rates rate-of repeats seeds log-format rows"

@@ -33,6 +33,7 @@ __all__ = [
     "checked_level",
     "compare",
     "other_peak",
+    "peak_error",
     "predict",
 ]
 
@@ -151,7 +152,7 @@ def other_peak(found: Fit, peak: float) -> str | None:
     )
 
 
-def _away(found: Fit, peak: float) -> float:
+def peak_error(found: Fit, peak: float) -> float:
     """Standard error, of the loss, that the peak rate of a schedule adds."""
     gaps = [math.log(peak / run.peak) for run in found.runs if run.peak > 0.0 < peak]
     if not gaps:
@@ -251,7 +252,7 @@ def _curves(
 def _spread(found: Fit, loss: Floats, members: Floats, peak: float) -> Floats:
     """Standard deviation of the loss of one run."""
     shared = members.var(0, ddof=1) if len(members) > 1 else 0.0
-    relative = found.seed_noise**2 + _away(found, peak) ** 2
+    relative = found.seed_noise**2 + peak_error(found, peak) ** 2
     return np.sqrt(shared + (MISFIT * found.misfit) ** 2 + relative * loss**2)
 
 
@@ -357,7 +358,7 @@ def compare(
     warnings = _unsound(found)
     for name, schedule in schedules.items():
         loss, own = _curves(found, schedule, np.array([schedule.horizon]), weight_decay)
-        away[name] = _away(found, schedule.peak)
+        away[name] = peak_error(found, schedule.peak)
         finals[name], members[name] = float(loss[0]), own[:, 0]
         warnings += _warnings(found, schedule, name)
     warnings += _early(found, max(schedule.horizon for schedule in schedules.values()))

@@ -23,6 +23,7 @@ from optsched.arrays import Floats
 from optsched.pilot.laws.law import Final, Law, Prior, known
 from optsched.pilot.laws.tails import Tail, features_tail, power_tail, step_tail
 from optsched.pilot.pieces import Pieces, Scale
+from optsched.pilot.separable import Separable
 
 __all__ = ["LEAST_CLOCK", "Kernel", "KernelLaw", "features", "fsl", "fsl_sgd", "momentum"]
 
@@ -116,9 +117,22 @@ class KernelLaw(Law):
         """Clock of the bias, with its offset; F is a power of it, so that it stays above 0."""
         return np.maximum(clock + first * offset, LEAST_CLOCK * first)
 
-    def bias_at(self, theta: Floats, time: Floats) -> Floats:
-        """F at times of the clock, offset included, shape of ``time``."""
-        return self._bias(self.named(theta), time)[0]
+    def separable(self, theta: Floats, first: float) -> Separable | None:
+        if self.by_steps:
+            return None
+        p = self.named(theta)
+
+        def tail(gap: Floats) -> tuple[Floats, Floats]:
+            value, slope, _ = self.tail(p.speed * gap, p.q)
+            return p.noise * value, p.noise * p.speed * slope
+
+        return Separable(
+            level=p.level,
+            clock=p.clock,
+            amplitude=p.amplitude,
+            bias=lambda clock: p.bias * self._bias(p, self._time(clock, p.offset, first))[0],
+            tail=tail,
+        )
 
     def _bias(self, p: Kernel, time: Floats) -> tuple[Floats, Floats, Floats]:
         """F at the times, and its derivatives in the time and in s."""

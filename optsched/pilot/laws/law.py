@@ -12,6 +12,7 @@ import numpy as np
 from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.pilot.pieces import Pieces, Scale
+from optsched.pilot.separable import Separable
 
 __all__ = ["Final", "Law", "Prior", "known"]
 
@@ -100,6 +101,17 @@ class Law(abc.ABC):
     def final(self, theta: Floats, rate: Floats, length: Floats, first: float) -> Final:
         """Loss after all pieces of constant rate (n,) and length (n,), in units of a `Scale`."""
         raise NotImplementedError(f"law {self.name} is for prediction only")
+
+    def separable(self, theta: Floats, first: float) -> Separable | None:
+        """What a lower bound of a plan has to know of the law; None where there is none for it.
+
+        Parameters
+        ----------
+        theta : numpy.ndarray
+        first : float
+            As in `Scale`.
+        """
+        return None
 
     def starts(self) -> list[Floats]:
         """Where a fit may start; the linear parameters are solved for from there."""

@@ -32,6 +32,7 @@ from optsched.pilot.laws.law import Final, Law, Prior, known
 from optsched.pilot.laws.state import Norm, reference, squared_norm
 from optsched.pilot.laws.tails import power_tail
 from optsched.pilot.pieces import Pieces, Scale
+from optsched.pilot.separable import Separable, Weights
 
 __all__ = ["DECAYS", "OPTIMISERS", "Normed", "NormLaw", "fsl_norm"]
 
@@ -334,6 +335,27 @@ class NormLaw(Law):
         through = path.weights.backwards(-p.norm * (moves + louder) / path.weights.value)
         loss = p.level + p.bias * bias + float(weight @ u)
         return Final(loss, moves.sum(0) + through, louder.sum(0))
+
+    def separable(self, theta: Floats, first: float) -> Separable | None:
+        p = self.named(theta)
+        if p.decay and not self.coupled:
+            return None  # weights would shrink while the clock stands still
+
+        def tail(gap: Floats) -> tuple[Floats, Floats]:
+            value, slope, _ = power_tail(p.speed * gap, p.q)
+            return p.noise * value, p.noise * p.speed * slope
+
+        weights = Weights(
+            p.decay, p.growth, reference(p.growth, p.decay).value, p.norm, p.saturation
+        )
+        return Separable(
+            level=p.level,
+            clock=p.clock,
+            amplitude=p.amplitude,
+            bias=lambda clock: p.bias * self._time(clock, p, first) ** -p.s,
+            tail=tail,
+            weights=weights if p.norm or p.saturation else None,
+        )
 
     def starts(self) -> list[Floats]:
         """From the means of the priors; where there are none, from common values."""

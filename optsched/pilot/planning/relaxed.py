@@ -1,16 +1,18 @@
 r"""The best noise for a given clock: where a plan starts, and a bound that no schedule can beat.
 
-The noise of a `KernelLaw` is additive, so that for a given final clock :math:`\tau` the best rate
-at clock-to-go x is the minimum, point by point, of a Lagrangian,
+The noise of a `Separable` law is additive, so that for a given final clock :math:`\tau` the best
+rate at clock-to-go z is the minimum, point by point, of a Lagrangian,
 
-.. math:: \min_\eta \int_0^\tau B k(x)\, \eta^p\, dx \quad\text{with}\quad
-   \int_0^\tau \eta^{-g}\, dx = S, \qquad
-   \eta(x) = \min\left(\eta_{max}, \left(\frac{\mu g}{p B k(x)}\right)^{1/(p+g)}\right),
+.. math:: \min_x \int_0^\tau k(z)\, x^p\, dz \quad\text{with}\quad
+   \int_0^\tau x^{-g}\, dz = S, \qquad
+   x(z) = \min\left(x_{max}, \left(\frac{\mu g}{p\, k(z)}\right)^{1/(p+g)}\right),
 
-with S the number of steps and :math:`k = -dP/dx`; one scalar search over :math:`\tau` is left.
-A schedule of whole steps is a piecewise constant rate here, exactly, so the least value is a
+with S the number of steps; one scalar search over :math:`\tau` is left. A schedule of whole steps
+is a piecewise constant rate here, exactly, so that where x is the rate itself the least value is a
 global lower bound for every schedule with rates up to the cap, but for quadrature errors near
 1e-7. A forced warm-up is given its largest clock and no noise, which keeps the bound below.
+Where the norm of the weights counts, this is where a plan starts, and
+`optsched.pilot.planning.verified` has the bound.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from optsched.arrays import Floats
-from optsched.pilot.laws import KernelLaw
+from optsched.pilot.separable import Separable
 
 __all__ = ["Relaxed", "relaxed_plan"]
 
@@ -54,12 +56,10 @@ class Relaxed:
 
 
 def relaxed_plan(
-    law: KernelLaw,
-    theta: Floats,
+    law: Separable,
     *,
     steps: float,
     cap: float,
-    first: float,
     floor: float = 0.0,
     clock: float = 0.0,
     residue: Callable[[float], float] | None = None,
@@ -68,15 +68,11 @@ def relaxed_plan(
 
     Parameters
     ----------
-    law : KernelLaw
-        Whose noise fades with the clock.
-    theta : numpy.ndarray
+    law : Separable
     steps : float
         Free steps, over the span.
     cap, floor : float
-        Bounds of the rate, over the reference rate.
-    first : float
-        As in `Scale`.
+        Bounds of x.
     clock : float
         Clock before the free steps.
     residue : callable, optional
@@ -86,27 +82,25 @@ def relaxed_plan(
     -------
     Relaxed
     """
-    named = law.named(theta)
-    g, p, speed, b = named.clock, named.amplitude, named.speed, named.noise
+    g, p, speed = law.clock, law.amplitude, law.speed
 
     def path(tau: float) -> tuple[float, Floats, Floats, Floats]:
         v = np.linspace(0.0, math.log1p(speed * tau), POINTS)
         togo = np.expm1(v) / speed
         stretch = np.exp(v) / speed
-        kernel = np.maximum(-speed * law.tail(speed * togo, named.q)[1], 1e-300)
+        kernel = np.maximum(-law.tail(togo)[1], 1e-300)
         free = np.log(g / (p * kernel)) / (p + g)
         area = WEIGHTS * (v[1] - v[0]) * stretch
         rate = _path_rate(free, area, p + g, g, math.log(cap), floor, steps)
-        noise = b * float((kernel * rate**p) @ area)
+        noise = float((kernel * rate**p) @ area)
         spent = rate**-g * stretch
         left = np.append(0.0, np.cumsum(0.5 * (spent[1:] + spent[:-1]) * np.diff(v)))
         return noise, togo, rate, left
 
     def loss(tau: float) -> float:
-        time = np.maximum(clock + tau + first * named.offset, 1e-3 * first)
-        bias = float(law.bias_at(theta, np.array([time]))[0])
+        bias = float(law.bias(np.array([clock + tau]))[0])
         before = 0.0 if residue is None else residue(tau)
-        return named.level + named.bias * bias + before + path(tau)[0]
+        return law.level + bias + before + path(tau)[0]
 
     longest = steps * cap**g
     # The last clocks below the longest matter where the rate is at its cap nearly all the time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
@@ -36,6 +37,7 @@ def rivals(
     horizon: int,
     *,
     peak: float,
+    peaks: Sequence[float] = (),
     warmup: int = 0,
     start: int = 0,
     history: Schedule | None = None,
@@ -49,7 +51,9 @@ def rivals(
     horizon : int
         Steps of the whole run.
     peak : float
-        Their peak rate, which is not tuned: laws do not know other peaks.
+        Their peak rate.
+    peaks : sequence of float
+        Others that are tried once the shape is tuned, which is then tuned again at the best.
     warmup : int
         Steps of a linear ramp.
     start, history
@@ -67,56 +71,77 @@ def rivals(
     InvalidProblem
         An unknown family.
     """
+    tuner = _Tuner(found, horizon - start, start, history)
     out = {}
     for family in named_families(names):
         known = [p.name for p in family.parameters]
         fixed: dict[str, float] = {"warmup": warmup} if "warmup" in known else {}
         free = [p for p in family.parameters if p.name not in ("peak", "warmup")]
-        shares = _tuned(found, family, free, horizon - start, peak, fixed, start, history)
-        out[family.name] = joined(
-            history, start, _member(family, free, shares, horizon - start, peak, fixed)
-        )
+        rival = _Rival(family, free, fixed, peak, tuner)
+        shares = rival.tuned()
+        if peaks:
+            rival = rival.at_best((*peaks, peak), shares)
+            shares = rival.tuned()
+        out[family.name] = rival.run(shares)
     return out
 
 
-def _member(
-    family: Family, free: Sequence[Parameter], shares: Floats, steps: int, peak: float,
-    fixed: dict[str, float],
-) -> Schedule:  # fmt: skip
-    options = {p.name: p.at(float(x)) for p, x in zip(free, np.clip(shares, 0.0, 1.0), strict=True)}
-    return family(steps, peak, **fixed, **options)
+@dataclass(frozen=True, eq=False)
+class _Tuner:
+    """What rivals are tuned for."""
+
+    found: Fit
+    steps: int
+    start: int
+    history: Schedule | None
 
 
-def _tuned(
-    found: Fit, family: Family, free: Sequence[Parameter], steps: int, peak: float,
-    fixed: dict[str, float], start: int, history: Schedule | None,
-) -> Floats:  # fmt: skip
-    """Shares of the ranges of the free hyperparameters: a grid, then a simplex search."""
-    if not free:
-        return np.zeros(0)
-    end = np.array([start + steps])
+@dataclass(frozen=True, eq=False)
+class _Rival:
+    """A family with its peak, free and fixed hyperparameters."""
 
-    def loss(shares: Floats) -> float:
-        member = joined(history, start, _member(family, free, shares, steps, peak, fixed))
-        return float(found.law.curve(found.theta, cut(member, end, found.scale))[0])
+    family: Family
+    free: Sequence[Parameter]
+    fixed: dict[str, float]
+    peak: float
+    of: _Tuner
 
-    rest = np.array([p.share(p.default) for p in free[1:]])
-    grid = [np.append(x, rest) for x in np.linspace(0.0, 1.0, GRID)]
-    # The end of a range is often best, of the final rate above all.
-    grid += [np.append(x, np.zeros(len(rest))) for x in np.linspace(0.0, 1.0, GRID)]
-    best = min(grid, key=loss)
-    inward = np.where(best > 0.5, -0.1, 0.1)
-    simplex = np.vstack([best, best + np.diag(inward)])
-    result = minimize(
-        loss,
-        best,
-        method="Nelder-Mead",
-        bounds=[(0.0, 1.0)] * len(free),
-        options={
-            "initial_simplex": simplex,
-            "maxfev": SIMPLEX * len(free),
-            "xatol": 1e-3,
-            "fatol": 1e-6,
-        },
-    )
-    return np.asarray(result.x) if result.fun < loss(best) else best
+    def run(self, shares: Floats) -> Schedule:
+        """The whole run of the member at shares of the ranges of the free hyperparameters."""
+        inside = np.clip(shares, 0.0, 1.0)
+        options = {p.name: p.at(float(x)) for p, x in zip(self.free, inside, strict=True)}
+        rest = self.family(self.of.steps, self.peak, **self.fixed, **options)
+        return joined(self.of.history, self.of.start, rest)
+
+    def loss(self, shares: Floats) -> float:
+        """Its predicted final loss."""
+        found, end = self.of.found, np.array([self.of.start + self.of.steps])
+        return float(found.law.curve(found.theta, cut(self.run(shares), end, found.scale))[0])
+
+    def at_best(self, peaks: Sequence[float], shares: Floats) -> _Rival:
+        """The same with the best of these peaks for this shape."""
+        return min((replace(self, peak=peak) for peak in peaks), key=lambda one: one.loss(shares))
+
+    def tuned(self) -> Floats:
+        """The best shares: a grid, then a simplex search."""
+        if not self.free:
+            return np.zeros(0)
+        rest = np.array([p.share(p.default) for p in self.free[1:]])
+        grid = [np.append(x, rest) for x in np.linspace(0.0, 1.0, GRID)]
+        # The end of a range is often best, of the final rate above all.
+        grid += [np.append(x, np.zeros(len(rest))) for x in np.linspace(0.0, 1.0, GRID)]
+        best = min(grid, key=self.loss)
+        inward = np.where(best > 0.5, -0.1, 0.1)
+        result = minimize(
+            self.loss,
+            best,
+            method="Nelder-Mead",
+            bounds=[(0.0, 1.0)] * len(self.free),
+            options={
+                "initial_simplex": np.vstack([best, best + np.diag(inward)]),
+                "maxfev": SIMPLEX * len(self.free),
+                "xatol": 1e-3,
+                "fatol": 1e-6,
+            },
+        )
+        return np.asarray(result.x) if result.fun < self.loss(best) else best
