@@ -172,6 +172,18 @@ def test_help_is_grouped_by_theme() -> None:
     assert known - planned <= {word for one in BY_NAME.values() for word in words_of(one)}
 
 
+def test_help_says_what_an_option_takes() -> None:
+    """Every name of a short list, wherever it is written; and arguments are in the usage alone."""
+    for name, command in BY_NAME.items():
+        text = " ".join(command.get_help(click.Context(command, info_name=name)).split())
+        for option in command.params:
+            if isinstance(option, click.Option) and isinstance(option.type, Choice):
+                start = text.index(f" {option.opts[0]} ")
+                shown = text[start : start + 500]
+                assert [one for one in option.type.known if one not in shown] == [], option.opts
+        assert "]..." not in text.split("--", 1)[1]
+
+
 # ---------------------------------------------------------------- errors
 
 

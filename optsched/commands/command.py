@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.values import Choice
 from optsched.commands.words import THEMES, old_values, old_words, theme_of
 from optsched.errors import BadFile, InvalidProblem, OptschedError
 
@@ -99,9 +100,9 @@ class Command(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*THEMES, "Options")}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
-            if row is not None:
+            if isinstance(parameter, click.Option) and row is not None:
                 theme = theme_of(parameter.opts[0]) if len(self.params) > MANY else None
-                rows[theme or "Options"].append(row)
+                rows[theme or "Options"].append((row[0], _with_names(parameter, row[1])))
         width = min(max(len(row[0]) for part in rows.values() for row in part), 28)
         for heading, part in rows.items():
             if part:
@@ -113,6 +114,15 @@ def _by_word(command: click.Command) -> dict[str, click.Option]:
     """The options of a command by their words, ``--peak``."""
     options = [one for one in command.params if isinstance(one, click.Option)]
     return {word: option for option in options for word in option.opts}
+
+
+def _with_names(option: click.Option, text: str) -> str:
+    """The help of an option, with the names that it takes if it does not say them."""
+    names = option.type.known if isinstance(option.type, Choice) else ()
+    if all(name in text for name in names):
+        return text
+    told, gap, default = text.partition("  [default")
+    return f"{told.rstrip()} One of {', '.join(names)}.{gap}{default}"
 
 
 def _same(one: str, other: str) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from optsched.commands.command import Command, spoken
 from optsched.commands.options import Choice, Number
-from optsched.commands.pilot_common import keep_inputs, log_options, reading, warn
+from optsched.commands.pilot_common import log_options, reading, warn
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ def fit(
         check_writable(output, force, suffixes=(".json",))
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
-    keep_inputs((output, plot), runs)
     from optsched.logs.read import read_runs
     from optsched.pilot.fitting import fit as run_fit
     from optsched.pilot.heldout import held_out as judge

@@ -5,21 +5,19 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from optsched.commands.command import spoken
 from optsched.commands.options import Choice, Number
-from optsched.errors import BadFile, InvalidProblem
+from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
     from optsched.pilot.prediction import Comparison
 
 __all__ = [
     "comparison_rows",
-    "keep_inputs",
     "level_option",
     "log_options",
     "reading",
@@ -141,14 +139,6 @@ def whole_steps(field: str, value: float, low: int = 0) -> int:
     if not (math.isfinite(value) and value == int(value) and value >= low):
         raise InvalidProblem(field, value, f"a whole number of steps >= {low}")
     return int(value)
-
-
-def keep_inputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
-    """Refuse to write over what is read: --force is for results, a log cannot be made again."""
-    read = {Path(path).resolve() for path in inputs if path is not None}
-    for path in outputs:
-        if path is not None and Path(path).resolve() in read:
-            raise BadFile(f"{path}: is read by this command; give another file to write")
 
 
 def warn(lines: Iterable[str]) -> None:

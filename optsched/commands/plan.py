@@ -14,7 +14,6 @@ from optsched.commands.common import check_rows, kept_rows, save_figure
 from optsched.commands.options import Choice, Number, families_type, points_option
 from optsched.commands.pilot_common import (
     comparison_rows,
-    keep_inputs,
     level_option,
     log_options,
     reading,
@@ -118,7 +117,6 @@ def plan(
         check_rows(output, rows, steps)
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
-    keep_inputs((output, plot), (law, history))
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.planning.optimal import plan as run
     from optsched.pilot.planning.rivals import RIVALS, rivals

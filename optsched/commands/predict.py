@@ -13,7 +13,6 @@ from optsched.commands.command import Command
 from optsched.commands.options import Number, family_names
 from optsched.commands.pilot_common import (
     comparison_rows,
-    keep_inputs,
     level_option,
     log_options,
     reading,
@@ -80,7 +79,6 @@ def predict(
         check_writable(output, force, suffixes=(".csv",))
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
-    keep_inputs((output, plot), (law, *schedules))
     if peak is not None and not 0.0 < peak < math.inf:
         raise InvalidProblem("peak", peak, "a finite number > 0")
     from optsched.pilot.lawfile import load_fit

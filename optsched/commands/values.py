@@ -59,6 +59,7 @@ class Choice(click.ParamType):
         free: bool = False,
     ) -> None:
         self.look_up = names if callable(names) else lambda: names
+        self.known = () if callable(names) else tuple(names)  # without an import
         self.old = old or {}
         self.many, self.free = many, free or many
 
