@@ -12,16 +12,16 @@ import numpy as np
 from optsched.arrays import Ints
 from optsched.checks import is_number
 from optsched.errors import BadLog, InvalidProblem
-from optsched.logs.clock import Points, points, spacing
-from optsched.logs.columns import Series, find_loss, find_rate, no_rate
-from optsched.logs.convention import find_convention, rounding, updates
+from optsched.logs.clock import Points, losses_in, measured, rates_alone, spacing
+from optsched.logs.columns import no_rate
+from optsched.logs.convention import every_step
 from optsched.logs.formats.config import facts_of
 from optsched.logs.formats.registry import rates_beside, read_tables
 from optsched.logs.formats.table import Table, is_empty
 from optsched.logs.names import plain
 from optsched.logs.options import Options, Rates, Source
-from optsched.logs.rates import Filled, cut, fill_rates, ramp
-from optsched.logs.run import MIN_POINTS, Run
+from optsched.logs.rates import cut, ramp
+from optsched.logs.run import Run
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["RateLog", "is_ours", "rates_of", "runs_of"]
@@ -60,12 +60,12 @@ def runs_of(source: Source, options: Options) -> list[Run]:
     path, rates = _both(source, options)
     tables = read_tables(path, options.format)
     if rates is None:
-        lacking = next((one for one in tables if find_rate(one, options) is None), None)
-        if lacking is None:
-            return [_run(table, table, options) for table in tables]
+        both = [measured(table, None, options) for table in tables]
+        if None not in both:
+            return [_run(*pair, options) for pair in both if pair is not None]
         rates = rates_beside(path, options.format)
         if rates is None:
-            raise no_rate(lacking)
+            raise no_rate(tables[both.index(None)])
     if is_number(rates):
         return [_planned(table, float(rates), "a constant, as given", options) for table in tables]  # type: ignore[arg-type]
     rates = Path(rates)  # type: ignore[arg-type]
@@ -81,7 +81,10 @@ def runs_of(source: Source, options: Options) -> list[Run]:
         other = others[0] if len(tables) == len(others) == 1 else named.get(table.run)
         if other is None:
             raise BadLog(f"{rates}: has no rate of run {table.run!r}, which {path} has")
-        runs.append(_run(table, other, options))
+        pair = measured(table, other, options)
+        if pair is None:
+            raise no_rate(other)
+        runs.append(_run(*pair, options))
     return runs
 
 
@@ -95,11 +98,11 @@ def rates_of(path: Path, options: Options) -> RateLog:
     table, *others = read_tables(path, options.format)
     if others:
         raise BadLog(f"{path}: has {1 + len(others)} runs, expected one schedule")
-    series = find_rate(table, options, alone=True)
-    if series is None:
+    rate = rates_alone(table, options)
+    if rate is None:
         raise no_rate(table, beside=False)
-    rate = _rates(series, options)
-    filled, about = _filled(rate, options, int(rate.steps[-1]) + 1, int(rate.steps[0]))
+    series = rate.series
+    filled, about = every_step(rate, options, int(rate.steps[-1]) + 1, int(rate.steps[0]))
     read = (
         f"Read as {table.form}: rate in {series.value!r} over {series.step!r}, "
         f"{spacing(rate.steps)}."
@@ -139,19 +142,13 @@ def _both(source: Source, options: Options) -> tuple[Path, Rates | None]:
     return Path(source[0]), source[1]
 
 
-def _run(table: Table, other: Table, options: Options) -> Run:
-    """Run whose rate is in a column, of the same table or of another."""
-    rate_series = find_rate(other, options, alone=other is not table)
-    if rate_series is None:
-        raise no_rate(other)
-    rate = _rates(rate_series, options)
-    loss = _losses(table, options, lr=other is table)
-    if other is table:
-        _check_swapped(loss, rate)
+def _run(loss: Points, rate: Points, options: Options) -> Run:
+    """Run whose rate is in a column, of the table of its losses or of another."""
+    table, other = loss.series.table, rate.series.table
     facts = _facts(table, other)
     calls = _about_calls(loss)
     end, first = int(loss.steps[-1]), int(min(loss.steps[0], rate.steps[0]))
-    filled, about = _filled(rate, options, end + 1, first, facts.get("warmup"))
+    filled, about = every_step(rate, options, end + 1, first, facts.get("warmup"))
     read = _read_as(loss, rate)
     notes = dict.fromkeys((read, *calls, *loss.notes, *rate.notes, *about, *filled.notes))
     return Run(
@@ -175,7 +172,7 @@ def _planned(
     path: Path | None = None,
 ) -> Run:
     """Run whose rates are known beside its log."""
-    loss = _losses(table, options, lr=False)
+    loss = losses_in(table, options)
     last = int(loss.steps[-1])
     if isinstance(rates, Schedule):
         schedule = rates
@@ -215,88 +212,6 @@ def _own_warmup(schedule: Schedule) -> int:
     """Length of the ramp that a schedule begins with."""
     last = ramp(schedule.steps, schedule.controls["eta"])
     return 0 if last is None else int(schedule.steps[last])
-
-
-def _losses(table: Table, options: Options, lr: bool) -> Points:
-    series = find_loss(table, options)
-    found = points(series, options)
-    low = np.flatnonzero(found.values <= 0.0)
-    if low.size:
-        value = found.values[low[0]]
-        text = f"{found.where(low[0])}: {series.value} is {value:g}, expected a loss > 0"
-        if value == 0.0 and (found.values >= 0.0).all() and found.values.max() < SMALL and lr:
-            text += "; is it the learning rate?"
-        raise BadLog(text)
-    if len(found.steps) < MIN_POINTS:
-        raise BadLog(
-            f"{table.path}: {series.value!r} has {len(found.steps)} rows, expected {MIN_POINTS} "
-            "or more"
-        )
-    return found
-
-
-def _rates(series: Series, options: Options) -> Points:
-    found = points(series, options)
-    low = np.flatnonzero(found.values < 0.0)
-    if low.size:
-        value = found.values[low[0]]
-        raise BadLog(f"{found.where(low[0])}: {series.value} is {value:g}, expected a rate >= 0")
-    if not found.values.any():
-        raise BadLog(f"{series.table.path}: every rate of column {series.value!r} is 0")
-    return found
-
-
-SMALL = 0.05
-
-
-def _check_swapped(loss: Points, rate: Points) -> None:
-    """Refuse names of columns that were exchanged, unless the caller has given them."""
-    if loss.series.given or rate.series.given:
-        return
-    least, most = np.quantile(rate.values, 0.1), np.quantile(loss.values, 0.9)
-    if least > most and most < SMALL:
-        raise BadLog(
-            f"{loss.series.table.path}: the rates in {rate.series.value!r} are above the losses in "
-            f"{loss.series.value!r}: are the names exchanged? Give columns={{'lr': ..., 'loss': "
-            "...}"
-        )
-
-
-def _filled(
-    rate: Points,
-    options: Options,
-    horizon: int,
-    first: int,
-    told: int | None = None,
-) -> tuple[Filled, list[str]]:
-    """The rate of every step, and what was seen of the rows."""
-    found = find_convention(rate, options.rate_of)
-    steps, rates = updates(rate, found)
-    if not rates.any():
-        raise BadLog(f"{rate.series.table.path}: every rate of {rate.series.value!r} is 0")
-    if rate.whole_epochs or found.rate_of == "mean":
-        first = int(steps[0])  # they cover the updates before the first row
-    slack = (0, 0)
-    if not found.sure and not rate.whole_epochs:
-        slack = (0, 1) if found.rate_of == "last" else (1, 0)
-    notes = [] if found.note is None else [found.note]
-    warmup = options.warmup
-    seen = ramp(steps, rates)
-    if warmup is None and told and (seen == 1 or (seen is None and first >= told)):
-        warmup = told
-        notes.append(f"Its configuration says {told} steps of warm-up.")
-    filled = fill_rates(
-        steps,
-        rates,
-        horizon,
-        warmup,
-        first,
-        per=rate.per,
-        unit=rate.series.unit,
-        slack=slack,
-        rounding=rounding(rate),
-    )
-    return filled, notes
 
 
 def _name(table: Table) -> str:

@@ -9,13 +9,18 @@ import numpy as np
 from optsched.arrays import Bools, Floats, Ints
 from optsched.controls import MAX_HORIZON
 from optsched.errors import BadLog
-from optsched.logs.columns import Series
+from optsched.logs.columns import Series, find_loss, find_rate
 from optsched.logs.formats.table import Table
 from optsched.logs.options import Options
+from optsched.logs.run import MIN_POINTS
 
-__all__ = ["Points", "in_updates", "later_pass", "points", "spacing"]
+__all__ = [
+    "Points", "in_updates", "later_pass", "losses_in", "measured", "points", "rates_alone",
+    "spacing",
+]  # fmt: skip
 
 
+SMALL = 0.05  # losses that could be rates
 HOLE = 2  # rows, or usual intervals, from which on a later pass lacks some
 
 
@@ -50,6 +55,86 @@ class Points:
     def where(self, index: int) -> str:
         """File and line of a point."""
         return self.series.table.where(int(self.rows[index]))
+
+
+def measured(table: Table, other: Table | None, options: Options) -> tuple[Points, Points] | None:
+    """Losses of a table, and rates of the same or of another.
+
+    Parameters
+    ----------
+    table : Table
+    other : Table or None
+        Table of the rates, where they stand in another.
+    options : Options
+
+    Returns
+    -------
+    tuple of Points, or None
+        Losses and rates; None if the table has no rates.
+
+    Raises
+    ------
+    BadLog
+        A column that is missing or could be several, a number that is none or not allowed.
+    """
+    series = find_rate(other or table, options, alone=other is not None)
+    if series is None:
+        return None
+    rate = _rates_in(series, options)
+    loss = losses_in(table, options)
+    if other is None:
+        _check_swapped(loss, rate)
+    return loss, rate
+
+
+def rates_alone(table: Table, options: Options) -> Points | None:
+    """Rates of a table that was given for them; None if it has none."""
+    series = find_rate(table, options, alone=True)
+    return None if series is None else _rates_in(series, options)
+
+
+def losses_in(table: Table, options: Options) -> Points:
+    """Losses of a table, of which there are enough, all above 0."""
+    series = find_loss(table, options)
+    found = points(series, options)
+    low = np.flatnonzero(found.values <= 0.0)
+    if low.size:
+        value = found.values[low[0]]
+        text = f"{found.where(low[0])}: {series.value} is {value:g}, expected a loss > 0"
+        if value == 0.0 and (found.values >= 0.0).all() and found.values.max() < SMALL:
+            text += "; is it the learning rate?"
+        raise BadLog(text)
+    if len(found.steps) < MIN_POINTS:
+        raise BadLog(
+            f"{table.path}: {series.value!r} has {len(found.steps)} rows, expected {MIN_POINTS} "
+            "or more"
+        )
+    return found
+
+
+def _rates_in(series: Series, options: Options) -> Points:
+    """Rates of a column, none below 0 and not all 0."""
+    found = points(series, options)
+    low = np.flatnonzero(found.values < 0.0)
+    if low.size:
+        value = found.values[low[0]]
+        raise BadLog(f"{found.where(low[0])}: {series.value} is {value:g}, expected a rate >= 0")
+    if not found.values.any():
+        raise BadLog(f"{series.table.path}: every rate of column {series.value!r} is 0")
+    return found
+
+
+def _check_swapped(loss: Points, rate: Points) -> None:
+    """Refuse names of columns that were exchanged, unless the caller has given them."""
+    if loss.series.given or rate.series.given:
+        return
+    least, most = np.quantile(rate.values, 0.1), np.quantile(loss.values, 0.9)
+    if least > most and most < SMALL:
+        raise BadLog(
+            f"{loss.series.table.path}: the rates in {rate.series.value!r} are above the losses in "
+            f"{loss.series.value!r}: are the names exchanged? Give columns={{'lr': ..., 'loss': "
+            "...}"
+        )
 
 
 def points(series: Series, options: Options) -> Points:

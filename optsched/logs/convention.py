@@ -19,11 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from optsched.arrays import Floats, Ints
+from optsched.errors import BadLog
 from optsched.logs.clock import Points
 from optsched.logs.formats.table import RateOf
-from optsched.logs.rates import jumps, place, ramp
+from optsched.logs.options import Options
+from optsched.logs.rates import Filled, fill_rates, jumps, place, ramp
 
-__all__ = ["Convention", "find_convention", "rounding", "updates"]
+__all__ = ["Convention", "every_step", "find_convention", "updates"]
 
 
 NEAR = 0.25  # of a step
@@ -83,7 +85,7 @@ def _by_end(points: Points, habit: RateOf | None) -> Seen:
         return None
     # Near its end a cosine falls as the square of the steps that are left.
     before = rates[-2] / float(steps[-1] - steps[-2]) ** 2
-    if before <= rounding(points):
+    if before <= rounding_of(points):
         return None  # a 0 that may be rounded
     horizon = points.series.table.facts.get("horizon")
     if isinstance(horizon, int) and horizon != steps[-1]:
@@ -96,7 +98,7 @@ def _by_ramp(points: Points, habit: RateOf | None) -> Seen:
     first = max(int(np.argmax(rates > 0.0)) - 1, 0)
     steps, rates = steps[first:], rates[first:]
     last = ramp(steps, rates)
-    if last is None or last < 2 or rounding(points) > 1e-3 * rates[1]:
+    if last is None or last < 2 or rounding_of(points) > 1e-3 * rates[1]:
         return None
     slope = (rates[1] - rates[0]) / (steps[1] - steps[0])
     zero = float(steps[0] - rates[0] / slope)
@@ -133,7 +135,7 @@ def _mixed(steps: Ints, rates: Floats) -> list[tuple[int, float]]:
 
 def _by_jumps(points: Points, habit: RateOf | None) -> Seen:
     steps, rates, per = points.steps, points.values, points.per
-    found = jumps(steps, rates, rounding(points))
+    found = jumps(steps, rates, rounding_of(points))
     if not found.size or steps[0] == 0:
         return None  # a row before the first update has no last one
     places: dict[RateOf, list[int]] = {"next": [], "last": []}
@@ -151,7 +153,7 @@ def _by_jumps(points: Points, habit: RateOf | None) -> Seen:
     return rate_of, f"so it jumps at round steps ({shown})"
 
 
-def rounding(points: Points) -> float:
+def rounding_of(points: Points) -> float:
     """Half of the last digit that the file has, 0 where rates are not rounded."""
     fields = points.series.table.columns[points.series.value]
     found = []
@@ -208,3 +210,63 @@ def _over_rows(points: Points, mean: bool) -> tuple[Ints, Floats]:
             found[(low + high) // 2] = rate
     order = sorted(found)
     return np.array(order, dtype=np.int64), np.array([found[k] for k in order])
+
+
+def every_step(
+    rate: Points,
+    options: Options,
+    horizon: int,
+    first: int,
+    told: int | None = None,
+) -> tuple[Filled, list[str]]:
+    """The rate of every step from those of some rows, and what was seen of the rows.
+
+    Parameters
+    ----------
+    rate : Points
+        With the updates done.
+    options : Options
+        The convention and the warm-up, if they are given.
+    horizon : int
+    first : int
+        First step of the log, of losses or of rates.
+    told : int, optional
+        Warm-up that a configuration has.
+
+    Returns
+    -------
+    filled : Filled
+    notes : list of str
+
+    Raises
+    ------
+    BadLog
+        All rates that are used are 0.
+    """
+    found = find_convention(rate, options.rate_of)
+    steps, rates = updates(rate, found)
+    if not rates.any():
+        raise BadLog(f"{rate.series.table.path}: every rate of {rate.series.value!r} is 0")
+    if rate.whole_epochs or found.rate_of == "mean":
+        first = int(steps[0])  # they cover the updates before the first row
+    slack = (0, 0)
+    if not found.sure and not rate.whole_epochs:
+        slack = (0, 1) if found.rate_of == "last" else (1, 0)
+    notes = [] if found.note is None else [found.note]
+    warmup = options.warmup
+    seen = ramp(steps, rates)
+    if warmup is None and told and (seen == 1 or (seen is None and first >= told)):
+        warmup = told
+        notes.append(f"Its configuration says {told} steps of warm-up.")
+    filled = fill_rates(
+        steps,
+        rates,
+        horizon,
+        warmup,
+        first,
+        per=rate.per,
+        unit=rate.series.unit,
+        slack=slack,
+        rounding=rounding_of(rate),
+    )
+    return filled, notes
