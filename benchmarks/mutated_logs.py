@@ -269,7 +269,7 @@ def fault(run: Run, truth: Numbers, done: Damage, options: dict) -> str | None:
     named = re.search(r"over '([^']*)'", run.notes[0])
     counted = "first" in options and named is not None and named[1] != options["steps"]
     clocks = [truth["step"], count] if counted else [truth["step"]]
-    tables = {**truth, "count": count}
+    tables = {**truth, "count": count, "accuracy": [0.5] * ROWS}
     losses = [name for name in tables if misnamed or name == usual]
     wrong = min(
         (_off(run.steps, run.loss, clock, tables[name]) for clock in clocks for name in losses),
