@@ -57,7 +57,7 @@ def test_no_warmup_is_assumed_and_said(tmp_path: Path) -> None:
     run = constant(tmp_path)
     assert run.warmup == 0
     assert np.all(run.schedule.eta == 3e-4)
-    assert "--warmup N" in run.summary()
+    assert "give its length with warmup=N" in run.summary()
 
 
 @pytest.mark.parametrize("low, high, step", [(7936, 8000, 8000), (7900, 8100, 8000)])

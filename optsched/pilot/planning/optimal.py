@@ -183,7 +183,7 @@ def plan(
     horizon: int,
     *,
     peak: float | Literal["auto"] | None = None,
-    warmup: int = 0,
+    warmup: int | None = None,
     floor: float = 0.0,
     momentum: float | None = None,
     robust: Robust = "mean",
@@ -204,8 +204,9 @@ def plan(
     peak : float or "auto", optional
         Upper bound of the rate; the largest peak of the pilot runs if not given. ``auto`` chooses
         it together with the schedule: see `optsched.pilot.planning.peaks.choose_peak`.
-    warmup : int
-        Steps of a linear ramp to the rate at its end: step k has ``(k+1)/(warmup+1)`` of it.
+    warmup : int, optional
+        Steps of a linear ramp to the rate at its end: step k has ``(k+1)/(warmup+1)`` of it. That
+        of the pilot runs if not given, and none where a run is continued.
     floor : float
         Lower bound of the rate after the warm-up.
     momentum : float, optional
@@ -254,6 +255,8 @@ def plan(
     if auto and history is not None:
         raise InvalidProblem("peak", peak, "a number when a run is continued")
     given = None if auto else peak
+    if warmup is None:
+        warmup = found.warmup if history is None else 0
     task = checked_task(found, horizon, given, warmup, floor, from_step, history, extrapolate)  # type: ignore[arg-type]
     choice = None
     if auto:
