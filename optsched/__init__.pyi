@@ -10,7 +10,7 @@ from .control.methods.collocation import Collocation as Collocation
 from .control.methods.pontryagin import Pontryagin as Pontryagin
 from .control.methods.shooting import Shooting as Shooting
 from .control.problem import Problem as Problem
-from .control.solution import Solution as Solution
+from .control.solution import Solution as Solution, Status as Status
 from .control.solve import solve as solve
 from .control.task import Iterate as Iterate, Method as Method, Task as Task
 from .errors import (
@@ -40,6 +40,12 @@ from .model.stability import (
     momentum_limit as momentum_limit,
     noise_limit as noise_limit,
     stability_limit as stability_limit,
+)
+from .objectives import (
+    ExcessAt as ExcessAt,
+    FinalExcess as FinalExcess,
+    MeanExcess as MeanExcess,
+    Objective as Objective,
 )
 from .optimisers.base import Limit as Limit, Optimiser as Optimiser, Setting as Setting
 from .optimisers.momentum import (

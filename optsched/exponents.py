@@ -31,7 +31,7 @@ CORRECTIONS = np.linspace(0.15, 1.0, 18)  # exponents w of the correction T^-w t
 LEAST_EXTRAPOLATED, ROUNDING = 5, 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExponentFit:
     r"""A fitted power law, :math:`\log E \approx \log A - p \log T`.
 

@@ -38,10 +38,10 @@ def _update(p: Problem) -> str:
     return "; " + ", ".join(parts)
 
 
-def cells(name: str, peak: float, played: Any) -> list[str]:
-    """Cells of a row, from what has a loss with its parts."""
+def cells(name: str, peak: float, played: Any, objective: bool = False) -> list[str]:
+    """Cells of a row, from what has a loss with its parts, and another objective if asked for."""
     parts = f"{played.excess_loss:.6g}", f"{played.bias:.3g}", f"{played.variance:.3g}"
-    return [name, f"{peak:.4g}", *parts]
+    return [name, f"{peak:.4g}", *([f"{played.value:.6g}"] if objective else []), *parts]
 
 
 def solution_report(
@@ -56,18 +56,22 @@ def solution_report(
     """Print a solution, its certificate and the tuned baselines."""
     problem, proof = solution.problem, solution.certificate
     print_lines(describe(problem))
-    titles = "peak rate", "excess loss", "bias", "variance", "to optimum"
+    titles = ["peak rate", "excess loss", "bias", "variance", "to optimum"]
+    other = not problem.terms.final
+    judged = str(problem.terms.objective) if other else ""
+    if other:
+        titles[1:2] = [judged, "final excess"]
     best = "optimal" if problem.rate_only else "best found"
-    rows = [cells(best, solution.controls["eta"].max(), solution)]
+    rows = [cells(best, solution.controls["eta"].max(), solution, other)]
     for b in baselines:
         note = " (at bound)" if b.at_bound else ""
         what = "" if problem.rate_only else " of plain SGD"
-        regret = percent(b.replay.excess_loss / solution.excess_loss - 1.0)
-        rows.append([*cells(f"best {b.name}{what}{note}", b.peak, b.replay), regret])
+        regret = percent(b.value / solution.value - 1.0)
+        rows.append([*cells(f"best {b.name}{what}{note}", b.peak, b.replay, other), regret])
     print_table(("schedule", *titles), rows, bold=(0,))
     if problem.rate_only:
         print_lines(
-            f"no schedule is below {proof.lower_bound:.6g}: "
+            f"no schedule is below {proof.lower_bound:.6g}{' of ' * other}{judged}: "
             f"certified within {100 * proof.certified_gap:.2g} % of optimal"
         )
     else:

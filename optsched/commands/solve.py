@@ -50,6 +50,20 @@ def _budget(options: dict[str, Any]) -> Any:
     return budget
 
 
+def _horizon_of_objective(options: dict[str, Any], budget: Any) -> None:
+    """Take the horizon from an objective that names it."""
+    if options["objective"] == "final":
+        return
+    from optsched.objectives import ExcessAt, find_objective
+
+    objective = find_objective(options["objective"])
+    if budget is not None:
+        allowed = "final, where the number of steps is chosen"
+        raise InvalidProblem("objective", options["objective"], allowed)
+    if options["horizon"] is None and isinstance(objective, ExcessAt):
+        options["horizon"] = objective.last
+
+
 def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     """Whole batch sizes that are allowed in the file, if any were asked for."""
     from optsched.checks import whole
@@ -82,6 +96,14 @@ def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
 @click.command(cls=Command)
 @problem_options
 @control_option("What is scheduled: any of eta, beta, nu, batch, ema, with commas.")
+@click.option(
+    "--objective",
+    default="final",
+    show_default=True,
+    help="What is minimised: the final excess loss; its mean over the steps, for runs that may be"
+    " stopped at any time; or STEP:WEIGHT,... for a weighted sum after some numbers of steps, the"
+    " last of which is the horizon.",
+)
 @click.option(
     "--method",
     type=Choice(list(METHODS)),
@@ -137,6 +159,7 @@ def solve(**options: Any) -> None:
     from optsched.files import PLOT_SUFFIXES, SUFFIXES, check_writable
 
     budget = _budget(options)
+    _horizon_of_objective(options, budget)
     problem, method = make_problem(options), options["method"] and find_method(options["method"])
     sizes = _sizes(options, problem)
     points = kept_rows(options["points"])

@@ -237,6 +237,7 @@ def _most_steps(problem: Any, budget: Any) -> int:
     if "batch_size" not in problem.controls:
         allowed = "controls with batch, as a budget is spent on batches"
         raise InvalidProblem("controls", ",".join(problem.controls), allowed)
+    problem.refuse_objective()
     most = min(problem.horizon, budget.most_steps)
     if most <= problem.warmup:
         raise InvalidProblem("warmup", problem.warmup, f"a whole number, 0 to {most - 1}")

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.arrays import Floats
+from optsched.control.bounds.along import sum_bound
 from optsched.control.bounds.certified import certified_bound
 from optsched.control.problem import Problem
+from optsched.model.replay import Replay
 
 __all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "kkt_residual"]
 
@@ -21,25 +23,26 @@ LEAST_BOUNDED = 1e-120
 UNREFINED = 1e3  # a gap that every first bound is within: refining it is most of a solve
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     r"""Evidence that a schedule is optimal.
 
     Attributes
     ----------
     lower_bound : float
-        Excess loss that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat on the
-        exact recursion (`optsched.control.bounds.certified`).
+        Value of the objective that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat
+        on the exact recursion of plain SGD (`optsched.control.bounds.certified`, and for several
+        steps `optsched.control.bounds.along`); 0 where none is known.
     certified_gap : float
-        ``excess_loss / lower_bound - 1``: the optimum is at most this much better, relatively.
+        ``value / lower_bound - 1``: the optimum is at most this much better, relatively.
     kkt_residual : float
         Largest entry of the projected gradient of log E with respect to log eta at the knots.
     block_errors : numpy.ndarray, shape (n,)
         Estimated contribution of every mesh block to the relative error of the solver's loss.
     model_excess_loss : float
-        Excess loss as the solver sees it.
+        Objective, by default the final excess loss, as the solver sees it.
     replay_gap : float
-        ``excess_loss / model_excess_loss - 1``: what the exact replay corrects.
+        ``value / model_excess_loss - 1``: what the exact replay corrects.
     replay_error : float
         Estimated relative error of the replay itself (0: every step and every mode was run).
     replayed : str
@@ -74,24 +77,36 @@ class Certificate:
         """Sum of the absolute block errors."""
         return float(np.abs(self.block_errors).sum())
 
+    def __repr__(self) -> str:
+        kind = "local optimum" if self.local_optimum else "no optimum"
+        if math.isfinite(self.certified_gap):
+            kind = f"within {100.0 * self.certified_gap:.2g} % of the global optimum"
+        return f"Certificate({kind}, KKT residual {self.kkt_residual:.1e})"
 
-def global_bound(problem: Problem, incumbent: float, target: float) -> float:
-    """Lower bound of the excess loss of every schedule of a problem.
+
+def global_bound(problem: Problem, played: Replay, target: float) -> float:
+    """Lower bound of the objective of every schedule of a problem.
 
     Parameters
     ----------
     problem : Problem
-    incumbent : float
-        Excess loss of a known schedule; below 1e-120 the bound is 0, as what it is made of, the
-        losses along the way and their products, may underflow.
+    played : Replay
+        Of a known schedule; where its loss is below 1e-120 the bound is 0, as what it is made of,
+        the losses along the way and their products, may underflow.
     target : float
         Relative gap at which refinement stops.
+
+    Returns
+    -------
+    float
+        0 where none is known: for any other dynamics than that of plain SGD with its rate alone.
     """
-    if incumbent < LEAST_BOUNDED:
+    if not (problem.rate_only and played.excess_loss >= LEAST_BOUNDED):
         return 0.0
-    noise, cap = problem.noise**2, problem.eta_cap
-    arguments = (problem.modes, problem.batch_size, noise, cap, problem.horizon, incumbent)
-    return certified_bound(*arguments, target=target).value
+    given = problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap
+    if problem.terms.final:
+        return certified_bound(*given, problem.horizon, played.excess_loss, target=target).value
+    return sum_bound(problem.terms, *given, played.steps, played.excess_curve, target)
 
 
 def kkt_residual(

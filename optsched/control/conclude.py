@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from optsched.control.certificate import UNDERFLOW, Certificate, global_bound
 from optsched.control.goal import Audit
 from optsched.control.methods.descent import projected_gradient
 from optsched.control.problem import Problem
-from optsched.control.solution import Solution
+from optsched.control.solution import Solution, Status
 from optsched.control.task import Iterate, Task
 from optsched.model.dynamics import SGD
 from optsched.model.ode import ode_excess_loss
@@ -27,7 +27,7 @@ LEAST_CURVATURE = -1e-4  # of the largest: below it, a negative curvature is mor
 MAX_REPLAY_GAP = 0.01  # a loss that its replay contradicts by more is not accepted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One finished optimisation on one mesh.
 
@@ -75,10 +75,9 @@ class Stage:
         return Schedule.from_knots(mesh.steps, full, horizon=problem.horizon)
 
 
-def _certificate(problem: Problem, stage: Stage, played: Replay, gap: float) -> Certificate:
-    tiny = played.excess_loss < UNDERFLOW
-    bound = global_bound(problem, played.excess_loss, gap) if problem.rate_only else 0.0
-    model = float(stage.audit.excess[-1])
+def _certificate(stage: Stage, played: Replay, gap: float) -> Certificate:
+    problem, tiny = stage.problem, played.value < UNDERFLOW
+    bound = global_bound(problem, played, gap)
     missing = []
     if played.error > 0.0:
         missing.append(f"replay was {played.how}: estimated relative error {played.error:.1e}")
@@ -89,17 +88,20 @@ def _certificate(problem: Problem, stage: Stage, played: Replay, gap: float) -> 
         missing.append("the lower bound, as losses this small underflow on the way to it")
     elif problem.warmup or problem.eta_min or problem.max_change is not None:
         missing.append("the lower bound ignores warm-up, floor and bounded change (still valid)")
+    if bound > 0.0 and not problem.terms.final:
+        missing.append("that one schedule can be best at every step, as the lower bound lets it be")
     if stage.residual > stage.tol:
         missing.append("the schedule is not a converged optimum")
     if problem.rate_only and len(stage.task.mesh.steps) < problem.horizon:
         missing.append("optimality of step values between knots (linear interpolation)")
+    known = 0.0 if problem.rate_only and tiny else math.inf
     return Certificate(
         lower_bound=bound,
-        certified_gap=_gap(problem, played.excess_loss, bound),
+        certified_gap=played.value / bound - 1.0 if bound > 0.0 else known,
         kkt_residual=stage.residual,
         block_errors=stage.audit.errors,
-        model_excess_loss=model,
-        replay_gap=0.0 if tiny else played.excess_loss / model - 1.0,
+        model_excess_loss=stage.audit.value,
+        replay_gap=0.0 if tiny else played.value / stage.audit.value - 1.0,
         replay_error=played.error,
         replayed=played.how,
         not_checked=tuple(missing),
@@ -109,48 +111,21 @@ def _certificate(problem: Problem, stage: Stage, played: Replay, gap: float) -> 
     )
 
 
-def _gap(problem: Problem, excess_loss: float, bound: float) -> float:
-    if bound > 0.0:
-        return excess_loss / bound - 1.0
-    return 0.0 if problem.rate_only and excess_loss < UNDERFLOW else math.inf
-
-
-def _message(
-    problem: Problem, stage: Stage, proof: Certificate, excess_loss: float
-) -> tuple[str, str]:
-    """Status and a sentence that says what to do next."""
-    if excess_loss < UNDERFLOW:
-        return "converged", (
-            f"The loss is below {UNDERFLOW:.0e}: it underflows, and nothing is left to optimise."
-        )
-    replay_gap = abs(proof.replay_gap)
-    if not replay_gap <= MAX_REPLAY_GAP:
-        return "not converged", (
-            f"The exact replay differs from the solver's loss by {100 * replay_gap:.2g} %: the"
-            " mesh is too coarse for this problem. Try a method with more knots,"
-            " such as Pontryagin(knots=400)."
-        )
-    if stage.residual <= stage.tol:
-        text = f"KKT residual {stage.residual:.1e} is within the tolerance {stage.tol:.1e}."
-        if not proof.local_optimum:
-            text += " The point is no minimum: the loss falls along its lowest curvature."
-        if problem.eta_cap < problem.eta_max:
-            text += (
-                f" eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
-                f" rates are bounded by {problem.eta_cap:.6g}."
-            )
-        return "converged", text
-    return "not converged", (
-        f"KKT residual {stage.residual:.1e} is above the tolerance {stage.tol:.1e} after"
-        f" {stage.iterate.stats.get('iterations', 0)} iterations. Try another method, a looser"
-        " tol, or start from a solution of a nearby problem with initial=."
-    )
+def _status(stage: Stage, proof: Certificate, value: float) -> Status:
+    if value < UNDERFLOW:
+        return Status.UNDERFLOW
+    if not abs(proof.replay_gap) <= MAX_REPLAY_GAP:
+        return Status.COARSE
+    if not stage.residual <= stage.tol:
+        return Status.UNFINISHED
+    return Status.CONVERGED if proof.local_optimum else Status.SADDLE
 
 
 def replayed(problem: Problem, schedule: Schedule, replay_steps: int) -> Replay:
     """A schedule of a problem on its exact recursion."""
     dynamics, nodes = problem.dynamics, problem.replay_modes
-    return replay(problem.spectrum, dynamics, schedule, modes=nodes, max_steps=replay_steps)
+    options = {"modes": nodes, "max_steps": replay_steps, "objective": problem.terms.objective}
+    return replay(problem.spectrum, dynamics, schedule, **options)
 
 
 def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: float) -> Solution:
@@ -170,21 +145,21 @@ def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: fl
     """
     problem, x, plain = stage.problem, stage.iterate.x, stage.schedule()
     modes, played = problem.modes, replayed(problem, plain, replay_steps)
-    proof = _certificate(problem, stage, played, gap)
-    status, message = _message(problem, stage, proof, played.excess_loss)
+    proof = _certificate(stage, played, gap)
     stats = {
         **stage.iterate.stats,
         "evaluations": stage.evaluations,
         "controls": len(x),
         "modes": len(modes.lam),
+        "tolerance": stage.tol,
+        "seconds": time.perf_counter() - began,
     }
     j, d = len(modes.lam), stage.audit.states.shape[-1]
     states, costates = stage.audit.states[:, :j], stage.audit.costates[:, :j]
     draft = Solution(
         problem=problem,
         method=method if stage.finisher is None else f"{method}, finished by {stage.finisher}",
-        status=status,
-        message=message,
+        status=_status(stage, proof, played.value),
         excess_loss=played.excess_loss,
         bias=played.bias,
         variance=played.variance,
@@ -201,9 +176,8 @@ def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: fl
         history=[(math.exp(v), r) for v, r in stage.iterate.history],
         stats=stats,
     )
-    stats["seconds"] = time.perf_counter() - began
     schedule = plain.replace(metadata={"solution": draft.summary()})
-    return Solution(**{**vars(draft), "schedule": schedule})
+    return replace(draft, schedule=schedule)
 
 
 def _flow_loss(problem: Problem, schedule: Schedule) -> float:

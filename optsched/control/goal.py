@@ -16,17 +16,18 @@ class Audit(NamedTuple):
     """Trajectory of a solution on its mesh, without padding.
 
     ``states`` and ``costates`` have shape (n + 1, J, d), ``excess`` (n + 1,); ``errors`` (n,) is
-    what halving each block alone would add to log E.
+    what halving each block alone would add to the log of ``value``, the objective.
     """
 
     states: Floats
     costates: Floats
     excess: Floats
     errors: Floats
+    value: float
 
 
 class Goal(Protocol):
-    """log E(T) as a function of the free variables of a mesh."""
+    """The log of the objective as a function of the free variables of a mesh."""
 
     variables: Variables
     dynamics: Dynamics

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from optsched.control.bounds.geodesic import Geodesic
 from optsched.model.knots import padded
 
-__all__ = ["StepMesh", "graded_mesh", "log_clock", "log_mesh", "split_mesh"]
+__all__ = ["StepMesh", "graded_mesh", "joined_mesh", "log_clock", "log_mesh", "split_mesh"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepMesh:
     """Knots of a schedule.
 
@@ -116,6 +116,20 @@ def graded_mesh(
         special += list(np.geomspace(1, warmup, max(4, knots // 16)).astype(int))
     steps = np.clip(np.round(at), 0, horizon - 1).astype(np.int64)
     return _with_warmup(np.unique(np.append(steps, special)), horizon, warmup)
+
+
+def joined_mesh(meshes: list[StepMesh], warmup: int = 0) -> StepMesh:
+    """Meshes of increasing horizons, each from the end of the one before it on.
+
+    Where one ends the schedule may jump, and the next begins: it is graded from there too.
+    """
+    steps, begin = [np.zeros(1, np.int64)], 0
+    for mesh in meshes:
+        after = begin + 2 ** np.arange(max(mesh.horizon - begin, 1).bit_length())
+        steps += [mesh.steps[mesh.steps >= begin], after[after < mesh.horizon]]
+        steps.append(np.array([begin, mesh.horizon - 1]))
+        begin = mesh.horizon
+    return _with_warmup(np.unique(np.concatenate(steps)), begin, warmup)
 
 
 def log_clock(t: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:

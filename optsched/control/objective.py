@@ -20,25 +20,32 @@ from optsched.control.variables import FreeRates, Variables
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
 from optsched.model.propagate import Path, advance, block_maps, chain, in_bundles
 from optsched.model.spectrum import Modes
+from optsched.objectives import KnotSum, Terms
 
 __all__ = ["Objective"]
 
 
 @jax.jit
 def _adjoint(
-    dynamics: Dynamics, modes: Modes, maps: BlockMaps
+    dynamics: Dynamics, modes: Modes, maps: BlockMaps, weights: Array | None
 ) -> tuple[Array, BlockMaps, Array, Path]:
-    """Log E, its derivative in the maps, the costates dE/dx at the knots, and the path."""
+    """Log of the objective, its derivative in the maps, costates at the knots, and the path.
+
+    Weights (n + 1,) are those of the excess losses at the knots; none: the last one is all.
+    """
     shape = (maps.phi.shape[0], *dynamics.initial(modes).shape)
 
     def log_excess(maps: BlockMaps, kicks: Array) -> tuple[Array, Path]:
         path = chain(dynamics, modes, maps, kicks)
-        return jnp.log(path.excess[-1]), path
+        found = path.excess[-1] if weights is None else (weights * path.excess).sum()
+        return jnp.log(found), path
 
     (value, path), (cotangent, kicks) = jax.value_and_grad(
         log_excess, argnums=(0, 1), has_aux=True
     )(maps, jnp.zeros(shape))
-    costates = jnp.concatenate([kicks * jnp.exp(value), dynamics.readout(modes)[None]])
+    last = dynamics.readout(modes)[None]
+    last = last if weights is None else weights[-1] * last
+    costates = jnp.concatenate([kicks * jnp.exp(value), last])
     return value, cotangent, costates, path
 
 
@@ -65,7 +72,7 @@ def _advance_all(dynamics: Dynamics, modes: Modes, states: Array, maps: BlockMap
 
 
 class Objective:
-    r"""log E(T) as a function of the free variables of a mesh.
+    r"""The log of the objective as a function of the free variables of a mesh.
 
     Parameters
     ----------
@@ -76,6 +83,8 @@ class Objective:
         Log rates at the free knots if not given.
     smoothing : float
         Weight of the roughness of the variables, which is added.
+    terms : Terms, optional
+        Of the objective; the final excess loss if not given.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class Objective:
         mesh: StepMesh,
         variables: Variables | None = None,
         smoothing: float = 0.0,
+        terms: Terms | None = None,
     ) -> None:
         self.mesh = mesh
         self.variables = FreeRates(mesh) if variables is None else variables
@@ -99,6 +109,13 @@ class Objective:
         self.evaluations = 0
         self._last: tuple[Floats, tuple[float, Floats, Floats]] | None = None
         self._real = np.append(np.arange(n), mesh.padded)
+        self._sum = None
+        if terms is not None and not terms.final:
+            self._sum = KnotSum(terms, np.append(mesh.steps, mesh.horizon))
+        self._weights: Floats | None = None
+        if self._sum is not None:
+            self._weights = np.zeros(mesh.padded + 1)
+            self._weights[self._real] = self._sum.weights
 
     def controls(self, x: Floats) -> dict[str, Floats]:
         """Controls at the knots of the mesh."""
@@ -130,7 +147,7 @@ class Objective:
         blocks = self._blocks(x)
         with jax.enable_x64(True):
             maps = self._maps(blocks)
-            value, cotangent, _, _ = _adjoint(self.dynamics, self._modes, maps)
+            value, cotangent, _, _ = _adjoint(self.dynamics, self._modes, maps, self._weights)
             pull_back = partial(_pull_back, self.dynamics, self._modes)
             parts = in_bundles(pull_back, blocks, cotangent)
             drift, noise = (self._at_knots(part) for part in parts)
@@ -154,21 +171,26 @@ class Objective:
         count = np.asarray(blocks.length)
         with jax.enable_x64(True):
             maps = self._maps(blocks)
-            _, _, costates, path = _adjoint(self.dynamics, self._modes, maps)
+            _, _, costates, path = _adjoint(self.dynamics, self._modes, maps, self._weights)
             # Every block once more as two halves, from the same state.
             half = np.floor(count / 2.0)
             share = half / np.maximum(count, 1.0)
             middle = {n: v + (blocks.last[n] - v) * share for n, v in blocks.first.items()}
-            halved = np.asarray(path.states)[:-1]
+            halved, inside = np.asarray(path.states)[:-1], None
             for part in (
                 Blocks(jnp.asarray(half), blocks.first, middle),
                 Blocks(jnp.asarray(count - half), middle, blocks.last),
             ):
                 maps = self._maps(part)
                 halved = _advance_all(self.dynamics, self._modes, halved, maps)
+                inside = np.asarray(halved) if inside is None else inside
             change = np.asarray(halved) - np.asarray(path.states)[1:]
             p = np.asarray(costates)
-            errors = (change * p[1:]).sum((-1, -2)) / float(path.excess[-1])
-            states, excess = np.asarray(path.states), np.asarray(path.excess)
-        n = len(self.mesh.steps)
-        return Audit(states[self._real], p[self._real], excess[self._real], errors[:n])
+            states, excess = np.asarray(path.states), np.asarray(path.excess)[self._real]
+            n = len(self.mesh.steps)
+            errors, value = (change * p[1:]).sum((-1, -2))[:n], float(excess[-1])
+            if self._sum is not None and inside is not None:
+                value = self._sum(excess)
+                middles = (np.asarray(self.dynamics.readout(self._modes)) * inside).sum((-1, -2))
+                errors = errors + self._sum.errors(excess, middles[:n])
+        return Audit(states[self._real], p[self._real], excess, errors / value, value)

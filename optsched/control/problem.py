@@ -14,6 +14,7 @@ from optsched.controls import control_names
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Dynamics
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
+from optsched.objectives import FinalExcess, Objective, Terms, find_objective
 from optsched.optimisers.base import Limit, Optimiser, Setting
 from optsched.optimisers.contract import check_dynamics, checked_limit, checked_values
 from optsched.optimisers.momentum import SGD, from_keywords, is_plain, keywords
@@ -29,6 +30,7 @@ UNSAID: dict[str, Any] = {
 }
 JOINT_NODES = 4  # a bin of eigenvalues, good to 1e-4: the replay runs all of them anyway
 NO_NOISE = 1e15  # a batch size
+FINAL = FinalExcess()
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
 
 
@@ -96,12 +98,17 @@ class Problem:
         Any optimiser, in place of ``momentum``, ``beta``, ``nu``, ``ema`` and ``weight_decay``,
         which are short for one of the library's own and say what that one is.
 
+    objective : Objective or str
+        What is minimised in place of the excess loss after T steps: a weighted sum of the excess
+        losses at several steps, or their mean. Also in words: ``final``, ``mean``,
+        ``STEP:WEIGHT,...``.
+
     Raises
     ------
     InvalidProblem
         Naming the field, its value and what is allowed.
     BadPart
-        If an optimiser of the user's breaks its contract, naming the rule.
+        If an optimiser or objective of the user's breaks its contract, naming the rule.
     """
 
     a: float | None = None
@@ -123,6 +130,7 @@ class Problem:
     ema: float | None = None
     weight_decay: float = 0.0
     optimiser: Optimiser = None  # type: ignore[assignment]
+    objective: Objective | str = FINAL
     _default_cap: bool = field(init=False, repr=False, compare=False, default=True)
 
     def _put(self, name: str, value: Any) -> None:
@@ -144,6 +152,7 @@ class Problem:
         )
         self._check("batch_size", "a number >= 1, up to 1e15", lambda x: 1.0 <= x <= 1e15)
         self._check("noise", "a number >= 0, up to 1e9", lambda x: 0.0 <= x <= 1e9)
+        self._put("objective", find_objective(self.objective))
         self._check_optimiser()
         self._check_samples()
         self._check_dynamics()
@@ -223,6 +232,9 @@ class Problem:
             self._check("max_change", "a number > 0", lambda x: x > 0.0)
         for name in ("warmup", "eta_min", "max_change"):
             self._refuse_where_unknown(name)
+        if len(self.terms.corners) > 2 and not self.rate_only:
+            allowed = "final, mean, or smooth weights, unless for the rate of plain SGD alone"
+            raise InvalidProblem("objective", self.terms.objective.name, allowed)
 
     def _refuse_where_unknown(self, name: str) -> None:
         """Constraints of the rate that the joint solver does not keep."""
@@ -247,6 +259,21 @@ class Problem:
         """Whose dynamics it is, for messages."""
         name = "" if type(self) is Problem else f" in {type(self).__name__}"
         return f"optimiser {self.optimiser.name}{name}"
+
+    def refuse_objective(self) -> None:
+        """Refuse any other objective than the final excess loss, where that is what is studied.
+
+        Raises
+        ------
+        InvalidProblem
+        """
+        if not self.terms.final:
+            raise InvalidProblem("objective", self.terms.objective.name, "final, in this study")
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The objective at the horizon."""
+        return Terms.of(find_objective(self.objective), self.horizon)
 
     @property
     def rate_held(self) -> bool:

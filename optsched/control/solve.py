@@ -39,11 +39,11 @@ def _no_worse(
     """The solution, or a better one from the optimum of the rate alone, which it contains."""
     problem = solution.problem
     schedule = optima.schedule(problem)
-    quick = replayed(problem.plain, schedule, 0).excess_loss
-    if solution.excess_loss <= (1.0 - BLOCK_REPLAY) * quick:
+    quick = replayed(problem.plain, schedule, 0).value
+    if solution.value <= (1.0 - BLOCK_REPLAY) * quick:
         return solution
-    exact = replayed(problem.plain, schedule, replay_steps).excess_loss
-    if solution.excess_loss <= exact * (1.0 + ROUNDING):
+    exact = replayed(problem.plain, schedule, replay_steps).value
+    if solution.value <= exact * (1.0 + ROUNDING):
         return solution
     from optsched.control.joint.search import from_plain
 
@@ -52,9 +52,9 @@ def _no_worse(
     for stage in from_plain(problem, method, schedule, tol):
         stage = replace(stage, starts=(*starts, *stage.starts))
         found.append(finished(stage, method.name, gap, replay_steps, began))
-    best = min(one.excess_loss for one in found)
-    alike = [one for one in found if one.excess_loss <= best * (1.0 + ALIKE)]
-    return min(alike, key=lambda one: (not one.certificate.local_optimum, one.excess_loss))
+    best = min(one.value for one in found)
+    alike = [one for one in found if one.value <= best * (1.0 + ALIKE)]
+    return min(alike, key=lambda one: (not one.certificate.local_optimum, one.value))
 
 
 def _checked_method(problem: Problem, given: Any) -> Method:

@@ -266,7 +266,7 @@ def _integrate(flow: _Flow, corners: Floats, rtol: float) -> float:
     return float(flow.readout @ y[:-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OdeValidity:
     """The flow against the exact recursion, at constant controls, on a grid.
 

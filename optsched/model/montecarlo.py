@@ -19,7 +19,7 @@ from optsched.model.spectrum import Spectrum
 __all__ = ["MonteCarlo", "monte_carlo"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MonteCarlo:
     """Mean excess loss of repeated training runs.
 

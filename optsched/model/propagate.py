@@ -33,6 +33,7 @@ __all__ = [
     "padded",
     "run_chain",
     "traced_blocks",
+    "traced_curve",
     "traced_excess",
     "traced_steps",
 ]
@@ -246,6 +247,14 @@ def _by_block(
 def _final_excess(dynamics: Dynamics, modes: Modes, length: Array, knots: Controls) -> Array:
     maps = block_maps(dynamics, modes, knot_blocks(length, knots))
     return run_chain(dynamics, modes, maps)[1][-1]
+
+
+def traced_curve(dynamics: Dynamics, modes: Modes, length: Floats, knots: Controls) -> Floats:
+    """Excess losses at the ends of blocks with the controls there, shape (n + 1,)."""
+    with jax.enable_x64(True):
+        modes = modes.padded()
+        maps = block_maps(dynamics, modes, knot_blocks(length, knots))  # type: ignore[arg-type]
+        return np.asarray(run_chain(dynamics, modes, maps)[1])
 
 
 def traced_excess(dynamics: Dynamics, modes: Modes, length: Floats, knots: Controls) -> float:

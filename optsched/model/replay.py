@@ -19,6 +19,7 @@ from optsched.model.dynamics import SGD, Dynamics
 from optsched.model.knots import Rates, corners, graded_steps
 from optsched.model.sgd.curves import block_curves, step_curves
 from optsched.model.spectrum import Modes, Spectrum
+from optsched.objectives import FinalExcess, KnotSum, Objective, Terms
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
 
@@ -31,7 +32,7 @@ KNOT_TOL = 2e-3  # of a curve with more knots; halving the blocks brings it down
 MOST_BLOCKS = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replay:
     """A schedule replayed on the exact recursion.
 
@@ -42,11 +43,13 @@ class Replay:
     how : str
         Which steps and which modes were run, in words.
     error : float
-        Estimated relative error of ``excess_loss``; 0 where every step and mode was run.
+        Estimated relative error of ``value``; 0 where every step and mode was run.
     steps : numpy.ndarray of int64, shape (n,)
         Numbers of steps done, from 0 to the horizon, at which the curves are given.
     excess_curve, bias_curve : numpy.ndarray, shape (n,)
         Excess loss and its bias after so many steps.
+    value : float
+        The objective; ``excess_loss`` unless another one was given.
     """
 
     excess_loss: float
@@ -57,6 +60,7 @@ class Replay:
     steps: Ints
     excess_curve: Floats
     bias_curve: Floats
+    value: float
 
 
 def _sample_steps(horizon: int) -> Ints:
@@ -67,9 +71,10 @@ def _sample_steps(horizon: int) -> Ints:
     return np.unique(np.concatenate([[0, horizon], part, horizon - part]))
 
 
-def _step_curves(modes: Modes, dynamics: Dynamics, schedule: Rates) -> tuple[Floats, Floats]:
-    """Excess loss and bias at `_sample_steps`, step by step."""
-    keep = _sample_steps(schedule.horizon)
+def _step_curves(
+    modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
+) -> tuple[Floats, Floats]:
+    """Excess loss and bias after the numbers ``keep`` of steps, step by step."""
     if type(dynamics) is SGD:
 
         def rates(start: int, stop: int) -> dict[str, Floats]:
@@ -108,18 +113,30 @@ def _by_blocks(
     schedule: Rates,
     steps: Ints,
     tol: float,
-) -> tuple[Ints, Floats, Floats, float]:
+    terms: Terms,
+) -> tuple[Ints, Floats, Floats, float, float]:
     # For the longest blocks, and so for all: other sizes would compile anew.
     dynamics = dynamics.for_blocks(np.diff(np.append(steps, schedule.horizon)).astype(float))
     excess, bias = _block_curves(steps, schedule, modes, dynamics)
-    change = math.inf
+    change, value = math.inf, _sum(terms, np.append(steps, schedule.horizon), excess)
     while change > tol and len(steps) < 20000:
         ends = np.append(steps[1:], schedule.horizon)
         steps = np.unique(np.append(steps, (steps + ends) // 2))
-        last = float(excess[-1])
+        last = value
         excess, bias = _block_curves(steps, schedule, modes, dynamics)
-        change = abs(float(excess[-1]) / last - 1.0) if last > 0.0 else 0.0
-    return np.append(steps, schedule.horizon), excess, bias, change
+        value = _sum(terms, np.append(steps, schedule.horizon), excess)
+        change = abs(value / last - 1.0) if last > 0.0 else 0.0
+    return np.append(steps, schedule.horizon), excess, bias, value, change
+
+
+def _sum(terms: Terms, steps: Ints, excess: Floats) -> float:
+    """The objective, from the losses after some numbers of steps."""
+    if terms.final:
+        return float(excess[-1])
+    if len(steps) <= terms.horizon:
+        return KnotSum(terms, steps)(excess)
+    named = sum(weight * excess[step] for step, weight in terms.points.items())
+    return float(named + terms.weight(steps[1:].astype(float)) @ excess[1:])
 
 
 def replay(
@@ -130,6 +147,7 @@ def replay(
     modes: Modes | None = None,
     tol: float = 1e-5,
     max_steps: int = MAX_STEPS,
+    objective: Objective | None = None,
 ) -> Replay:
     """Run a schedule on the exact recursion of an optimiser.
 
@@ -142,9 +160,11 @@ def replay(
     modes : Modes, optional
         Quadrature nodes that hold for the schedule's intrinsic time, if at hand.
     tol : float
-        Relative change of the final loss at which halving of blocks stops (long horizons only).
+        Relative change of the objective at which halving of blocks stops (long horizons only).
     max_steps : int
         Largest horizon that is run step by step.
+    objective : Objective, optional
+        What is evaluated besides; the final excess loss if not given.
 
     Returns
     -------
@@ -161,28 +181,39 @@ def replay(
         allowed = ", ".join(dynamics.takes) + ", as the optimiser has no other"
         raise InvalidProblem("controls", ", ".join(extra), allowed)
     horizon = schedule.horizon
+    terms = Terms.of(FinalExcess() if objective is None else objective, horizon)
     if modes is None:
         modes = spectrum.modes(float(np.max(schedule.controls["eta"])) * horizon)
     every_mode = spectrum.size <= MAX_MODES
     blocks = _block_mesh(schedule) if horizon > max_steps else schedule.steps
+    blocks = np.union1d(blocks, terms.corners[:-1])
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
     dense = len(blocks) > MOST_BLOCKS
     with np.errstate(all="ignore"):  # a recursion may diverge, or underflow
         if horizon <= max_steps or dense:
             all_modes = every_mode and horizon <= MAX_STEPS
             modes = spectrum.full() if all_modes else modes
-            excess, bias = _step_curves(modes, dynamics, schedule)
-            steps, error = _sample_steps(horizon), 0.0 if all_modes else 1e-7
+            steps = kept = np.union1d(_sample_steps(horizon), terms.corners)
+            if terms.dense and horizon <= MAX_STEPS:
+                steps = np.arange(horizon + 1)
+            excess, bias = _step_curves(modes, dynamics, schedule, steps)
+            value, error = _sum(terms, steps, excess), 0.0 if all_modes else 1e-7
+            steps, excess, bias = kept, *(_at(kept, steps, curve) for curve in (excess, bias))
             what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
             how = f"step by step, {what}"
         else:
-            steps, excess, bias, error = _by_blocks(modes, dynamics, schedule, blocks, tol)
+            found = _by_blocks(modes, dynamics, schedule, blocks, tol, terms)
+            steps, excess, bias, value, error = found
             how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
             error += 1e-7
     # Interpolation inside blocks may dip below zero where everything underflows.
     last, low = max(float(excess[-1]), 0.0), max(float(bias[-1]), 0.0)
     if not math.isfinite(last):
         last, low = math.inf, min(low, math.inf) if not math.isnan(low) else math.inf
-    return Replay(
-        last, low, last - low if math.isfinite(last) else math.inf, how, error, steps, excess, bias
-    )
+    value = last if terms.final else max(value, 0.0) if math.isfinite(value) else math.inf
+    variance = last - low if math.isfinite(last) else math.inf
+    return Replay(last, low, variance, how, error, steps, excess, bias, value)
+
+
+def _at(kept: Ints, steps: Ints, curve: Floats) -> Floats:
+    return curve if len(kept) == len(steps) else curve[np.searchsorted(steps, kept)]

@@ -106,7 +106,7 @@ def compute_theory(problem: Problem, schedule: str = "optimal") -> dict[str, flo
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IsoFlop:
     """Loss against the number of features at one budget; arrays of shape (n,), NaN where failed."""
 

@@ -40,7 +40,7 @@ FAMILIES_SHOWN = ("constant", "linear", "cosine", "wsd")
 SOLVING = {"gap": UNREFINED, "replay_steps": 0, "tol": 1e-5}
 TUNING: dict[str, Any] = {"replay_steps": 0, "replay_tol": 3e-4}  # a third of it is left
 # Fields of a problem that a cell or its study sets itself; the optimiser is told by its keywords.
-OWN = ("a", "b", "horizon", "spectrum", "samples", "eta_max", "optimiser")
+OWN = ("a", "b", "horizon", "spectrum", "samples", "eta_max", "optimiser", "objective")
 
 
 def phase_cell(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ FIELDS: dict[str, Field] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PhaseDiagram:
     """Cells over a grid of a and b.
 
@@ -306,6 +306,7 @@ def phase_diagram(
     if keywords(like.optimiser) is None:  # cells are told of it by name
         name = type(like.optimiser).__name__
         raise InvalidProblem("like", f"optimiser {name}", "an optimiser of the library's own")
+    like.refuse_objective()
     for name in families:
         finder = SCHEDULES.get(name)
         if not isinstance(finder, FamilyFinder):

@@ -205,6 +205,7 @@ def scaling(
     progress : callable, optional
         Called with each point as it is done.
     """
+    problem.refuse_objective()
     checked_points(list(horizons), np.ones(len(horizons)), None, skip)
     if schedule not in SCHEDULES:
         raise InvalidProblem("schedule", schedule, ", ".join(SCHEDULES))

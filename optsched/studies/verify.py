@@ -126,7 +126,7 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     budget = problem.samples
     problem = matching(problem, schedule)
     played = replay(problem.spectrum, problem.dynamics, schedule)
-    bound = global_bound(problem, played.excess_loss, GAP) if problem.rate_only else 0.0
+    bound = global_bound(problem, played, GAP)
     inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
     known = inside and math.isfinite(played.excess_loss) and bound > 0.0
     gap = played.excess_loss / bound - 1.0 if known else None

@@ -32,7 +32,7 @@ ROWS = 40  # final intrinsic times of the first grid
 POINTS = 110  # of a path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geodesic:
     """Solution of the relaxed problem.
 

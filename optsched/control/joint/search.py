@@ -93,7 +93,9 @@ class _Solver:
         iterations: int | None = None,
     ) -> _Found:
         """Improve a point on the given nodes."""
-        objective = Objective(problem.dynamics, problem.modes, mesh, nodes, smoothing)
+        objective = Objective(
+            problem.dynamics, problem.modes, mesh, nodes, smoothing, problem.terms
+        )
         lower, upper = nodes.lower, nodes.upper
         for _ in range(MAX_HALVINGS):
             if math.isfinite(objective(x)[0]):
@@ -175,7 +177,7 @@ class _Solver:
                 break
             mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
             nodes = control_nodes(problem, mesh, found.nodes.count)
-            objective = Objective(problem.dynamics, problem.modes, mesh, nodes)
+            objective = Objective(problem.dynamics, problem.modes, mesh, nodes, terms=problem.terms)
         return mesh
 
     def finish(self, found: _Found, tol: float) -> _Found:

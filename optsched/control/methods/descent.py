@@ -14,7 +14,7 @@ __all__ = ["Descent", "projected_descent", "projected_gradient", "strict_toleran
 Function = Callable[[Floats], tuple[float, Floats, Floats]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Descent:
     """Result of `projected_descent`; ``history`` has (value, residual) of every iterate."""
 

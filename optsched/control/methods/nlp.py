@@ -169,7 +169,7 @@ class _Call(casadi.Callback):  # type: ignore[misc]
         return 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProgramResult:
     """Where IPOPT stopped.
 

@@ -11,12 +11,13 @@ from optsched.control.variables import FreeRates, Variables
 from optsched.model.dynamics import SGD, Dynamics
 from optsched.model.sgd.chain import PlainChain, plain_parts, pull_back
 from optsched.model.spectrum import Modes
+from optsched.objectives import KnotSum, Terms
 
 __all__ = ["PlainObjective"]
 
 
 class PlainObjective:
-    r"""log E(T) as a function of the log rates at the free knots of a mesh.
+    r"""The log of the objective as a function of the log rates at the free knots of a mesh.
 
     The same as `optsched.control.objective.Objective` for plain SGD with its rate alone, which is
     solved by the hundreds, and first of all problems: there the compiler would cost more than the
@@ -27,16 +28,23 @@ class PlainObjective:
     dynamics : SGD
     modes : Modes
     mesh : StepMesh
+    terms : Terms, optional
+        Of the objective; the final excess loss if not given.
     """
 
     dynamics: Dynamics
     variables: Variables
 
-    def __init__(self, dynamics: SGD, modes: Modes, mesh: StepMesh) -> None:
+    def __init__(
+        self, dynamics: SGD, modes: Modes, mesh: StepMesh, terms: Terms | None = None
+    ) -> None:
         self.dynamics, self.modes, self.mesh = dynamics, modes, mesh
         self.variables = FreeRates(mesh)
         self.evaluations = 0
         self._length = np.diff(np.append(mesh.steps, mesh.horizon)).astype(float)
+        self._sum = None
+        if terms is not None and not terms.final:
+            self._sum = KnotSum(terms, np.append(mesh.steps, mesh.horizon))
         self._last: tuple[Floats, tuple[float, Floats, Floats]] | None = None
 
     def _knots(self, x: Floats) -> Floats:
@@ -60,6 +68,14 @@ class PlainObjective:
         knots[1 : n + 1] += ends[1]
         return self.variables.pull(x, {"eta": knots}, diagonal=diagonal)
 
+    def _costates(self, chain: PlainChain, scale: float) -> Floats:
+        """Derivatives of the objective in the states, times a factor."""
+        size = chain.parts.phi.shape[1]
+        if self._sum is None:
+            return chain.costates(np.full(size, scale))
+        weights = scale * self._sum.weights
+        return chain.costates(np.full(size, weights[-1]), weights[:-1])
+
     def __call__(self, x: Floats) -> tuple[float, Floats, Floats]:
         """Value, gradient and metric of log E.
 
@@ -73,8 +89,8 @@ class PlainObjective:
         with np.errstate(all="ignore"):  # rates on the way may diverge, energies underflow
             chain = self._chain(self._length, eta[:-1], eta[1:])
             states = chain.states(self.modes.mu)
-            excess = states[-1].sum()
-            costates = chain.costates(np.full(states.shape[1], 1.0 / excess))
+            excess = states[-1].sum() if self._sum is None else self._sum(states.sum(1))
+            costates = self._costates(chain, 1.0 / excess)
             drift, noise = pull_back(chain, self.modes, states, costates)
             value = float(np.log(excess))
         gradient = self._pull(x, drift + noise)
@@ -89,11 +105,14 @@ class PlainObjective:
             chain = self._chain(count, eta[:-1], eta[1:])
             states = chain.states(self.modes.mu)
             excess = states.sum(1)
-            costates = chain.costates(np.ones(states.shape[1]))
+            value = float(excess[-1]) if self._sum is None else self._sum(excess)
+            costates = self._costates(chain, 1.0)
             # Every block once more as two halves, from the same state.
             half = np.floor(count / 2.0)
             middle = eta[:-1] + (eta[1:] - eta[:-1]) * (half / count)
-            halved = self._chain(half, eta[:-1], middle).advanced(states[:-1])
-            halved = self._chain(count - half, middle, eta[1:]).advanced(halved)
-            errors = ((halved - states[1:]) * costates[1:]).sum(1) / excess[-1]
-        return Audit(states[..., None], costates[..., None], excess, errors)
+            inside = self._chain(half, eta[:-1], middle).advanced(states[:-1])
+            halved = self._chain(count - half, middle, eta[1:]).advanced(inside)
+            errors = ((halved - states[1:]) * costates[1:]).sum(1) / value
+            if self._sum is not None:
+                errors = errors + self._sum.errors(excess, inside.sum(1)) / value
+        return Audit(states[..., None], costates[..., None], excess, errors, value)

@@ -11,7 +11,7 @@ from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.certificate import UNDERFLOW
 from optsched.control.conclude import Stage
-from optsched.control.mesh import StepMesh, graded_mesh, split_mesh
+from optsched.control.mesh import StepMesh, graded_mesh, joined_mesh, split_mesh
 from optsched.control.methods.descent import strict_tolerance
 from optsched.control.methods.pontryagin import Pontryagin
 from optsched.control.methods.shooting import Shooting, task_residual
@@ -36,11 +36,33 @@ def rate_method(problem: Problem) -> Method:
     return Pontryagin() if problem.max_change is None else Shooting()
 
 
-def _start_rates(problem: Problem, path: Geodesic, mesh: StepMesh) -> Floats:
-    """Log rates of the free controls along the geodesic, kept away from the noise limit."""
+def _paths(problem: Problem) -> list[Geodesic]:
+    """The relaxed geodesic to every corner of the objective, the last one to the horizon."""
+    m, sigma2, cap = problem.batch_size, problem.noise**2, problem.eta_cap
+    ends = problem.terms.corners[1:]
+    return [relaxed_geodesic(problem.modes, m, sigma2, cap, int(end)) for end in ends]
+
+
+def _first_mesh(problem: Problem, paths: list[Geodesic], knots: int) -> StepMesh:
+    """Graded towards every corner of the objective."""
+    top, warmup = problem.spectrum.largest, problem.warmup
+    if len(paths) == 1:
+        return graded_mesh(paths[0], problem.horizon, knots, top, warmup)
+    meshes = []
+    for path, end in zip(paths, problem.terms.corners[1:].tolist(), strict=True):
+        meshes.append(graded_mesh(path, end, knots, top, warmup if warmup < end else 0))
+    return joined_mesh(meshes, warmup)
+
+
+def _start_rates(problem: Problem, paths: list[Geodesic], mesh: StepMesh) -> Floats:
+    """Log rates of the free controls along the geodesics, kept away from the noise limit."""
     # The geodesic does not see that noise feeds on itself near eta = 2m / trace.
     calm = problem.batch_size / problem.spectrum.trace
-    return np.log(np.minimum(np.interp(mesh.free_steps, path.t, path.eta), calm))
+    ends, rates = problem.terms.corners[1:], np.zeros(mesh.controls)
+    for path, begin, end in zip(paths, [0, *ends[:-1]], ends, strict=True):
+        here = (mesh.free_steps >= begin) & (mesh.free_steps < end)
+        rates[here] = np.interp(mesh.free_steps[here], path.t, path.eta)
+    return np.log(np.minimum(rates, calm))
 
 
 def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
@@ -49,7 +71,7 @@ def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
     low = math.log(max(problem.eta_min, LEAST_SHARE * problem.eta_cap))
     dynamics = problem.dynamics
     assert isinstance(dynamics, SGD)
-    objective = PlainObjective(dynamics, problem.modes, mesh)
+    objective = PlainObjective(dynamics, problem.modes, mesh, problem.terms)
     lower, upper = np.full(n, low), np.full(n, math.log(problem.eta_cap))
     return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
 
@@ -116,17 +138,13 @@ def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, to
     tol : float
         Wanted KKT residual.
     """
-    path = relaxed_geodesic(
-        problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, problem.horizon
-    )
-    mesh = graded_mesh(
-        path, problem.horizon, method.knots, problem.spectrum.largest, problem.warmup
-    )
-    start = _start_rates(problem, path, mesh)
+    paths = _paths(problem)
+    mesh = _first_mesh(problem, paths, method.knots)
+    start = _start_rates(problem, paths, mesh)
     if initial is not None:
         start = np.log(np.maximum(initial(mesh.free_steps), 1e-12 * problem.eta_cap))
     evaluations, finisher = 0, None
-    hopeless = path.value < UNDERFLOW
+    hopeless = paths[0].value < UNDERFLOW
     for _ in range(MAX_ROUNDS):
         stage = _run(method, _task(problem, mesh, start, tol), hopeless)
         evaluations += stage.task.objective.evaluations
@@ -145,7 +163,9 @@ def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, to
 def _best_neighbour(stage: Stage, method: Method) -> Stage:
     """The stage, or a better local optimum next to it."""
     task, first = stage.task, stage.iterate
-    if task.problem.max_change is not None or not (stage.residual <= stage.tol and has_fold(task)):
+    problem = task.problem
+    usual = problem.terms.final and problem.max_change is None
+    if not (usual and stage.residual <= stage.tol and has_fold(task)):
         return stage
     before = task.objective.evaluations
     start = switched(task, first)

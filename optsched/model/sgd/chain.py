@@ -103,8 +103,11 @@ class PlainChain:
             e = after
         return states
 
-    def costates(self, end: Floats) -> Floats:
-        """Derivatives of ``end @ final state`` in the states; shape (n + 1, J)."""
+    def costates(self, end: Floats, along: Floats | None = None) -> Floats:
+        """Derivatives of ``end @ final state`` in the states; shape (n + 1, J).
+
+        With ``along``, shape (n,), of that and of so much of the energy at the start of each block.
+        """
         n, size = self.parts.phi.shape
         costates = np.empty((n + 1, size))
         costates[-1] = p = end
@@ -112,6 +115,8 @@ class PlainChain:
             before = costates[k]
             np.multiply(self.parts.phi[k], p, out=before)
             before += (self.push[k] @ p) @ self.look[k]
+            if along is not None:
+                before += along[k]
             p = before
         return costates
 

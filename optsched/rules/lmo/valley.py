@@ -22,7 +22,7 @@ from optsched.rules.lmo.tuned import minimise
 __all__ = ["Valley", "fitted_exponents", "valley"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Valley:
     """Best rate and momentum for each batch size at a number of tokens.
 

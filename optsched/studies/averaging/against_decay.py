@@ -355,6 +355,7 @@ def check_plain(problem: Problem) -> None:
     if not problem.rate_only:
         allowed = "eta alone, without momentum, averaging or weight decay"
         raise InvalidProblem("controls", ",".join(problem.controls), allowed)
+    problem.refuse_objective()
     for name in ("warmup", "eta_min", "max_change"):
         if getattr(problem, name):
             raise InvalidProblem(name, getattr(problem, name), "nothing in this study")

@@ -18,7 +18,7 @@ from optsched.studies.averaging.against_decay import AveragingStudy, compare_ave
 __all__ = ["AveragingExponents", "averaging_exponents"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AveragingExponents:
     """How the loss of each row falls with the horizon.
 

@@ -278,6 +278,7 @@ def _check(problem: Any) -> None:
     """Check that families can keep what the problem asks for."""
     if not isinstance(problem, Problem):
         raise InvalidProblem("problem", type(problem).__name__, "an optsched.Problem")
+    problem.refuse_objective()
     for name in ("warmup", "eta_min", "max_change"):
         value = getattr(problem, name)
         if value:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Floats
 from optsched.control.certificate import UNDERFLOW
 from optsched.model.dynamics import SGD, Dynamics
 from optsched.model.knots import BUNDLE, corners, graded_steps
-from optsched.model.sgd.curves import final_excess
+from optsched.model.sgd.curves import block_curves, final_excess
 from optsched.model.spectrum import Modes
+from optsched.objectives import KnotSum, Terms
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["Curve", "Peak", "shape_blocks"]
@@ -50,13 +52,25 @@ class Curve:
     modes : Modes
     low, high : float
         Range of the log peak.
+    terms : Terms, optional
+        Of the objective; the final excess loss if not given.
     """
 
     def __init__(
-        self, unit: Schedule, dynamics: Dynamics, modes: Modes, low: float, high: float
+        self,
+        unit: Schedule,
+        dynamics: Dynamics,
+        modes: Modes,
+        low: float,
+        high: float,
+        terms: Terms | None = None,
     ) -> None:
         self.low, self.high, self.modes = low, high, modes
         horizon, steps = unit.horizon, shape_blocks(unit)
+        self.sum: KnotSum | None = None
+        if terms is not None and not terms.final:
+            steps = np.union1d(steps, terms.corners[:-1])
+            self.sum = KnotSum(terms, np.append(steps, horizon))
         self.plain = type(dynamics) is SGD
         count = len(steps) if self.plain else BUNDLE
         while count < len(steps):  # times a power of 2, to share compiled code
@@ -82,13 +96,26 @@ class Curve:
         return self.seen[log_peak]
 
     def _excess(self, peak: float) -> float:
-        """Final excess loss with the rates of the shape times the peak."""
+        """The objective with the rates of the shape times the peak."""
         knots = {name: v * peak if name == "eta" else v for name, v in self.shape.items()}
+        if self.sum is not None:
+            return self.sum(self._curve(knots))
         if self.plain:
             return final_excess(self.dynamics, self.modes, self.length, knots)  # type: ignore[arg-type]
         from optsched.model.propagate import traced_excess
 
         return traced_excess(self.dynamics, self.modes, self.length, knots)
+
+    def _curve(self, knots: dict[str, Floats]) -> Floats:
+        """Excess losses at the ends of the blocks, without padding."""
+        if self.plain:
+            with np.errstate(all="ignore"):  # rates may be too large, energies underflow
+                return block_curves(self.dynamics, self.modes, self.length, knots)[0]  # type: ignore[arg-type]
+        from optsched.model.propagate import traced_curve
+
+        excess = traced_curve(self.dynamics, self.modes, self.length, knots)
+        real = np.count_nonzero(self.length)
+        return np.append(excess[:real], excess[-1])
 
     def _fine(self, low: float, middle: float, high: float) -> Peak:
         """Parabolas through an enclosed minimum, until they promise nothing more."""

@@ -68,6 +68,11 @@ class Tuned:
         """Replayed excess loss."""
         return self.replay.excess_loss
 
+    @property
+    def value(self) -> float:
+        """Replayed objective of the problem."""
+        return self.replay.value
+
 
 class Shapes(ABC):
     """Search for the best shape in a family, whatever judges it.
@@ -236,7 +241,7 @@ class Tuner(Shapes):
         With ``near``, a guess of the log peak, the search begins around it.
         """
         unit = self.family(self.problem.horizon, 1.0, **options)
-        curve = Curve(unit, self.dynamics, self.modes, self.low, self.high)
+        curve = Curve(unit, self.dynamics, self.modes, self.low, self.high, self.problem.terms)
         best = curve.search() if near is None else curve.search_near(near)
         self.evaluations += curve.evaluations
         return best
@@ -258,6 +263,7 @@ class Tuner(Shapes):
             modes=self.modes if self.problem.limit.hard else None,
             tol=replay_tol,
             max_steps=replay_steps,
+            objective=self.problem.terms.objective,
         )
         bound = rate >= self.problem.eta_cap * (1 - 1e-12)
         return Tuned(self.family.name, rate, options, bound, schedule, played, self.evaluations)
