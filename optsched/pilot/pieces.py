@@ -8,8 +8,10 @@ of steps: the cost of a law does not depend on the horizon.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +66,8 @@ class Pieces:
         As in `Scale`.
     decay : float
         Weight decay of the run over that of the runs of the fit.
+    memo : dict
+        What laws keep of the pieces, to be asked for again.
     """
 
     rate: Floats
@@ -71,6 +75,7 @@ class Pieces:
     observed: Ints
     first: float
     decay: float = 1.0
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def mean(self, power: float) -> Floats:
         """Mean of ``rate ** power`` over the steps of every piece, shape (n,), by Simpson's rule.

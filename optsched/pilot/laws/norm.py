@@ -296,7 +296,9 @@ class NormLaw(Law):
         value = weights.value
         louder = p.noise * (weight @ (NODES * noisy * path.log_x).sum(0))
         grows = weights.in_growth / value - against.in_growth / against.value
-        decays = weights.in_decay / value - against.in_decay / against.value
+        decays = np.zeros_like(value)  # held, as a rule: then nobody looks
+        if "decay" not in self.held:
+            decays = weights.in_decay / value - against.in_decay / against.value
         columns = {
             "level": np.ones(len(seen)),
             "log_bias": p.bias * bias,

@@ -14,6 +14,7 @@ system, and so are the derivatives, forwards and backwards.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_banded
@@ -44,39 +45,85 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
+class _Basis:
+    """All that does not depend on the growth: the norm is linear in it.
+
+    Attributes
+    ----------
+    kept, per_decay, gain, mean, slope : tuple of two numpy.ndarray, shape (n,)
+        Over a piece and over its first half: share of the norm that is left, integral of the pace
+        of the decay, growth at a growth of 1, the share of that which is left, and its derivative.
+    start, unit : numpy.ndarray, shape (3, n)
+        Norm without growth, and what a growth of 1 adds, at the nodes of every piece.
+    """
+
+    kept: tuple[Floats, Floats]
+    per_decay: tuple[Floats, Floats]
+    gain: tuple[Floats, Floats]
+    mean: tuple[Floats, Floats]
+    slope: tuple[Floats, Floats]
+    start: Floats
+    unit: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Norm:
     """Squared norm at the first step, in the middle and at the end of every piece.
 
     Attributes
     ----------
-    value : numpy.ndarray, shape (3, n)
-    in_growth, in_decay : numpy.ndarray, shape (3, n)
-        Derivatives in the logarithm of the growth and in the decay.
-    kept, kept_half : numpy.ndarray, shape (n,)
-        Share of the norm that a piece, and its first half, leaves.
-    in_rate, in_rate_half : numpy.ndarray, shape (n,)
-        Derivative of the norm at the end of a piece, and in its middle, in the logarithm of the
-        rate of that piece, for the same norm at its start.
+    basis : _Basis
+    growth, decay : float
+    coupled : bool
     """
 
-    value: Floats
-    in_growth: Floats
-    in_decay: Floats
-    kept: Floats
-    kept_half: Floats
-    in_rate: Floats
-    in_rate_half: Floats
+    basis: _Basis
+    growth: float
+    decay: float
+    coupled: bool
+
+    @cached_property
+    def value(self) -> Floats:
+        """Squared norm, shape (3, n)."""
+        return self.basis.start + self.in_growth
+
+    @cached_property
+    def in_growth(self) -> Floats:
+        """Its derivative in the logarithm of the growth, shape (3, n)."""
+        return self.growth * self.basis.unit
+
+    @cached_property
+    def in_decay(self) -> Floats:
+        """Its derivative in the decay, shape (3, n)."""
+        one, half = (self._moved(i) for i in (0, 1))
+        edges = _chain(self.basis.kept[0], one)
+        middle = self.basis.kept[1] * edges[:-1] + half
+        return np.stack([edges[:-1], middle, edges[1:]])
+
+    def _moved(self, i: int) -> Floats:
+        """What a piece (i = 0) or its half (i = 1) adds to the derivative in the decay."""
+        b = self.basis
+        per, kept = b.per_decay[i], b.kept[i]
+        return per * (self.growth * b.gain[i] * b.slope[i] - kept * self.value[0])
+
+    def _rated(self, i: int) -> Floats:
+        """Derivative in the log rate of the piece, for the same norm at its start."""
+        grown = 2.0 * self.growth * self.basis.gain[i] * self.basis.mean[i]
+        return grown + (self.decay * self._moved(i) if self.coupled else 0.0)
 
     def backwards(self, at: Floats) -> Floats:
-        """Derivatives in the log rate of every piece (n,), from those in `value` (3, n)."""
-        n = len(self.kept)
-        pull = np.zeros(n + 1)
-        pull[:-1] = at[0] + at[1] * self.kept_half
+        """Derivatives in the log rate of every piece (n,), from those in `value` (3, n).
+
+        For pieces of held rate.
+        """
+        kept, kept_half = self.basis.kept
+        pull = np.zeros(len(kept) + 1)
+        pull[:-1] = at[0] + at[1] * kept_half
         pull[1:] += at[2]
-        bands = np.ones((2, n + 1))
-        bands[0, 1:] = -self.kept
+        bands = np.ones((2, len(kept) + 1))
+        bands[0, 1:] = -kept
         later = solve_banded((0, 1), bands, pull)
-        return later[1:] * self.in_rate + at[1] * self.in_rate_half
+        return later[1:] * self._rated(0) + at[1] * self._rated(1)
 
 
 def _mean_decay(z: Floats) -> tuple[Floats, Floats]:
@@ -100,40 +147,40 @@ def squared_norm(pieces: Pieces, growth: float, decay: float, *, coupled: bool) 
     Parameters
     ----------
     pieces : Pieces
+        Which remember what does not depend on the growth.
     growth, decay : float
         Of a span at the reference rate.
     coupled : bool
         Whether the decay is multiplied by the rate.
     """
+    key = ("norm", decay, coupled, pieces.decay)
+    basis = pieces.memo.get(key)
+    if basis is None:
+        basis = pieces.memo[key] = _basis(pieces, decay, coupled)
+    return Norm(basis, growth, decay, coupled)
+
+
+def _basis(pieces: Pieces, decay: float, coupled: bool) -> _Basis:
     first, middle = pieces.rate[0], pieces.rate[1]
+    length = pieces.length
     pace = pieces.mean(1.0) if coupled else np.ones_like(first)
     pace_half = 0.5 * (first + middle) if coupled else pace
-    per_decay = 2.0 * pieces.decay * pace * pieces.length
-    per_half = pieces.decay * pace_half * pieces.length
-    gain = growth * pieces.mean(2.0) * pieces.length
-    gain_half = growth * (first**2 + first * middle + middle**2) * pieces.length / 6.0
-    kept, kept_half = np.exp(-decay * per_decay), np.exp(-decay * per_half)
-    mean, slope = _mean_decay(decay * per_decay)
-    mean_half, slope_half = _mean_decay(decay * per_half)
-    grown = _chain(kept, gain * mean)
-    start = np.exp(-decay * np.append(0.0, np.cumsum(per_decay)))
-    norm = start + grown
-    moved = _chain(kept, per_decay * (gain * slope - kept * norm[:-1]))
-    in_half = kept_half * moved[:-1] + per_half * (gain_half * slope_half - kept_half * norm[:-1])
-    grown_half = kept_half * grown[:-1] + gain_half * mean_half
-
-    def rated(kept: Floats, gain: Floats, mean: Floats, slope: Floats, z: Floats) -> Floats:
-        by_decay = z * (gain * slope - kept * norm[:-1]) if coupled else 0.0
-        return 2.0 * gain * mean + by_decay
-
-    return Norm(
-        np.stack([norm[:-1], kept_half * start[:-1] + grown_half, norm[1:]]),
-        np.stack([grown[:-1], grown_half, grown[1:]]),
-        np.stack([moved[:-1], in_half, moved[1:]]),
+    per = 2.0 * pieces.decay * pace * length, pieces.decay * pace_half * length
+    squares = (first**2 + first * middle + middle**2) / 3.0  # mean over the first half
+    gain = pieces.mean(2.0) * length, 0.5 * squares * length
+    kept = np.exp(-decay * per[0]), np.exp(-decay * per[1])
+    (mean, slope), (mean_half, slope_half) = (_mean_decay(decay * one) for one in per)
+    grown = _chain(kept[0], gain[0] * mean)
+    start = np.exp(-decay * np.append(0.0, np.cumsum(per[0])))
+    half = kept[1] * grown[:-1] + gain[1] * mean_half
+    return _Basis(
         kept,
-        kept_half,
-        rated(kept, gain, mean, slope, decay * per_decay),
-        rated(kept_half, gain_half, mean_half, slope_half, decay * per_half),
+        per,
+        gain,
+        (mean, mean_half),
+        (slope, slope_half),
+        np.stack([start[:-1], kept[1] * start[:-1], start[1:]]),
+        np.stack([grown[:-1], half, grown[1:]]),
     )
 
 
