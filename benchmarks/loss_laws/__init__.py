@@ -1,0 +1,1 @@
+"""How well laws predict runs that they have not seen."""
