@@ -117,7 +117,7 @@ def pilot_sets(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     if len(kinds) < 2:
         lengths = {int(run.steps[-1]): run for run in reversed(short)}
         few = tuple(lengths[end] for end in sorted(lengths))
-        return [few[-3:]] if len(few) > 1 else []
+        return [few[:3]] if len(few) > 1 else []
     sets: list[tuple[Run, ...]] = []
     for count in (2, 3):
         for some in itertools.combinations(kinds, count):

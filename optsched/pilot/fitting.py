@@ -40,6 +40,7 @@ SEED_NOISE = 4e-4  # relative, between two runs of one schedule: 1.2e-3 nats at 
 LOSSES = 1e-7, 1e3  # what the ranges of the parameters are for
 TRIED = 3  # of the starts, the best before any fit
 MEMBERS = 64
+LOG_UNKNOWN = 3.0  # standard deviation of a logarithm of which nothing is known
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,7 @@ def fit(
             f"rows before step {first:,} left out ({left_out} of"
             f" {sum(len(run.steps) for run in runs)}): early training"
         )
-    ensemble = _ensemble(found, members, np.random.default_rng(seed))
+    ensemble = _ensemble(found, max(finals), members, np.random.default_rng(seed))
     priors = ruled(found.law, ensemble)
     notes += [] if priors is None else [priors]
     told = tuple(_note(run) for run in runs)
@@ -381,14 +382,14 @@ def fit(
     )
 
 
-def _ensemble(found: _Found, members: int, rng: np.random.Generator) -> Floats:
+def _ensemble(found: _Found, level: float, members: int, rng: np.random.Generator) -> Floats:
     """Parameters whose covariance is exactly that of the curvature, if they are enough for it."""
     law, free = found.law, found.law.free
     out = np.tile(found.theta, (members, 1))
     if not members or not free:
         return out
-    # Where nothing is known, the range of the parameter is.
-    loose = 12.0 * SHARED * PRIOR_ROWS / (law.high[free] - law.low[free]) ** 2
+    # Where the runs say nothing, no more is unknown than before them.
+    loose = SHARED * PRIOR_ROWS / np.array([_unknown(law, i, level) for i in free]) ** 2
     covariance = np.linalg.inv(found.curvature + np.diag(loose)) * (SHARED * PRIOR_ROWS)
     values, vectors = np.linalg.eigh(covariance)
     draws = rng.standard_normal((members, len(free)))
@@ -397,6 +398,18 @@ def _ensemble(found: _Found, members: int, rng: np.random.Generator) -> Floats:
         draws = np.linalg.qr(draws)[0] * math.sqrt(members - 1.0)
     out[:, free] += draws @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
     return np.clip(out, law.low, law.high)
+
+
+def _unknown(law: Law, i: int, level: float) -> float:
+    """Standard deviation of a parameter before the runs; ``level`` is a loss of theirs."""
+    name = law.parameters[i]
+    if name in law.priors:
+        return law.priors[name].spread
+    if name == "level":
+        return level
+    if name.startswith("log_"):
+        return LOG_UNKNOWN
+    return float(law.high[i] - law.low[i]) / math.sqrt(12.0)
 
 
 def _scale(used: Sequence[Run], runs: Sequence[Run]) -> Scale:
