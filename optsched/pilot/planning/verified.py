@@ -34,11 +34,11 @@ from optsched.pilot.separable import Separable, Weights
 __all__ = ["Beginning", "verified_bound"]
 
 WIDTH = 0.08  # of a cell in ln W
-CELLS = 16, 160  # fewest and most
-WIDEST = 0.4
+CELLS = 8, 160  # fewest and most
+WIDEST = 1.0
 GUARD = 8  # cells outside of what can be reached: what happens at the edge stays there
 ROWS = 400  # of the clock to go
-STEPS = 3000.0  # of the solver: cells are made wider to need no more
+STEPS = 4000.0  # of the solver: cells are made wider to need no more
 NEWTON = 4  # steps from the root of the last call
 TRIED = np.concatenate([np.geomspace(1e-6, 1e-2, 9)[:-1], np.geomspace(1e-2, 1.0, 16)])  # of a cap
 ENDS = 25  # ends of a warm-up that are tried
