@@ -156,6 +156,7 @@ def _compare(run: _Run, laws: Sequence[str]) -> None:
     schedules = {PLAN: planned.schedule} | pilots.rivals
     predictions = {law: _predictions(run, pilots, law, schedules) for law in laws}
     said = forecast(predictions[first], planned.lower_bound + pilots.shift)
+    print(f"plan: {planned.words}")
     print(f"before the long runs, law {first}: {said} (0.001 nats)")
     for line in planned.warnings:
         print(f"optsched plan: {line}")

@@ -68,11 +68,14 @@ class Planned:
     schedule : Schedule
     lower_bound : float
         Predicted loss that no schedule beats under the law; NaN where none is known.
+    words : str
+        What the schedule does.
     warnings : tuple of str
     """
 
     schedule: Schedule
     lower_bound: float
+    words: str
     warnings: tuple[str, ...]
 
 
@@ -81,9 +84,8 @@ def plan_schedule(law: Path, horizon: int, peak: float, warmup: int, path: Path)
     options = ("--horizon", horizon, "--peak", peak, "--warmup", warmup, "--output", path)
     told = optsched("plan", "--law", law, *options, "--force")
     bound = told["lower_bound"]
-    return Planned(
-        Schedule.load(path), math.nan if bound is None else bound, tuple(told["warnings"])
-    )
+    bound = math.nan if bound is None else bound
+    return Planned(Schedule.load(path), bound, told["words"], tuple(told["warnings"]))
 
 
 def predict_losses(

@@ -83,10 +83,11 @@ class Forecast:
     most: float
 
     def __str__(self) -> str:
-        told = f"{1e3 * self.gain:.1f} +- {1e3 * self.error:.1f} to gain over {self.rival}"
-        if not math.isnan(self.most):
-            told += f", at most {1e3 * self.most:.1f} by any schedule"
-        return told + (": cannot tell apart" if self.gain <= self.error else "")
+        flat = "flat: " if self.gain <= self.error else ""
+        told = f"{flat}{1e3 * self.gain:.1f} +- {1e3 * self.error:.1f} to gain over {self.rival}"
+        if math.isnan(self.most):
+            return told
+        return f"{told}, at most {1e3 * self.most:.1f} by any schedule with this peak and warm-up"
 
 
 def forecast(predictions: Mapping[str, Prediction], lower_bound: float) -> Forecast:
