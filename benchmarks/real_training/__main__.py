@@ -7,8 +7,8 @@ tuned, and pilots are logged; a law is fitted to their logs (``optsched fit``), 
 long horizon planned (``optsched plan``), and trained beside cosine, WSD and linear decay with the
 same peak, data and first parameters. Final weights are compared on 8,192 validation blocks.
 
-Run: ``python -m benchmarks.real_training --setting NAME --output DIR``, eight minutes on two cores.
-The same command goes on where it was stopped.
+Run: ``python -m benchmarks.real_training --setting NAME --output DIR``, four to seven minutes on
+two cores. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations

@@ -49,4 +49,4 @@ SETTINGS: dict[str, Protocol] = {
     ),
 }
 
-BUDGETS = {"text": 16, "text-small": 10, "images": 9}
+BUDGETS = {"text": 13, "text-small": 8, "images": 8}
