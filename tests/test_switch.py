@@ -96,7 +96,7 @@ def test_better_than_the_first_local_optimum(
     solution = solve(problem, gap=UNREFINED)
     assert solution.converged and solution.certificate.certified_gap > 0.0
     with monkeypatch.context() as patch:
-        patch.setattr("optsched.control.solve._best_neighbour", lambda stage: stage)
+        patch.setattr("optsched.control.rate.search._best_neighbour", lambda stage, _: stage)
         first = solve(problem, gap=UNREFINED)
     assert solution.excess_loss < first.excess_loss * (1.0 - 1e-5)
     assert solution.stats["evaluations"] > first.stats["evaluations"]
@@ -129,5 +129,5 @@ def test_no_annealing_leads_to_a_better_optimum(seed: int) -> None:
 def test_without_such_rates_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = SHORT[0].replace(eta_max=0.99)
     solution = solve(problem)
-    monkeypatch.setattr("optsched.control.solve._best_neighbour", lambda stage: stage)
+    monkeypatch.setattr("optsched.control.rate.search._best_neighbour", lambda stage, _: stage)
     assert solve(problem).stats["evaluations"] == solution.stats["evaluations"]
