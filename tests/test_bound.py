@@ -16,6 +16,8 @@ from optsched.control.methods.descent import projected_descent
 from optsched.control.objective import Objective
 from optsched.control.problem import Problem
 from optsched.model.spectrum import TabulatedSpectrum
+from optsched.schedules.schedule import Schedule
+from optsched.studies.verify import verify
 
 
 def losses(problem: Problem, rates: Floats) -> Floats:
@@ -118,6 +120,28 @@ def test_no_schedule_is_below_the_bound(seed: int) -> None:
     # An incumbent that is not optimal, so that the bound is not merely capped by it.
     for factor in (1.02, 1.3):
         assert bound_of(problem, factor * best) <= best * (1.0 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_not_to_train_is_a_schedule_too(seed: int) -> None:
+    """Incumbents that are worse than no training at all, which paths of any length must beat."""
+    rng = np.random.default_rng(1000 + seed)
+    problem = random_problem(rng, int(10 ** rng.uniform(0, 4)))
+    problem = problem.replace(noise=10 ** rng.uniform(-1, 6))
+    assert problem.spectrum is not None
+    untrained = float(problem.spectrum.full().mu.sum())
+    for factor in (1.001, 3.0, 1e6):
+        bound = bound_of(problem, factor * untrained)
+        assert bound <= untrained
+        assert bound > 0.0
+
+
+def test_bound_of_a_schedule_that_is_worse_than_none() -> None:
+    problem = Problem(3.5, 2.0, 1, noise=1e5, batch_size=1)
+    poor = verify(problem, Schedule.from_array([0.1]))
+    good = verify(problem, Schedule.from_array([1e-12]))
+    assert poor.lower_bound <= good.replay.excess_loss
+    assert good.gap is not None and good.gap < 0.05
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3])

@@ -144,6 +144,7 @@ class _Relaxed:
         pull = self.kernel_second(togo) / plain
         bias = self.bias(tau_f)[:, None]
         budget = case.batch_size * np.maximum(case.incumbent - bias, 1e-12 * case.incumbent)
+        # Where both factors below underflow nothing limits the noise, and that is what comes out.
         for _ in range(2):
             # No step, and no sum of steps, of a better schedule is noisier than the incumbent.
             squares = budget / ((case.sigma2 + bias) * best)
@@ -183,8 +184,11 @@ class _Relaxed:
         return du, np.minimum(case.eta_max, 1.0 / (h * math.exp(-log_level) + share))
 
 
-def _active(relaxed: _Relaxed, ample: float) -> tuple[float, float, float]:
-    """Relaxed bound, and the range of w = logit(Y / longest) where it may be below ``ample``."""
+def _active(relaxed: _Relaxed, ample: float) -> tuple[float, float, float, float]:
+    """Relaxed bound, and where w = logit(Y / longest) may lead below ``ample``.
+
+    The bound of paths shorter than every w, the relaxed bound of all, and the range of w.
+    """
     longest = relaxed.case.longest
     w = np.linspace(math.log(min(1e-4 / (relaxed.top * longest), 0.1)), LAST_LOGIT, 72)
     tau = _unlogit(w, longest)
@@ -200,7 +204,7 @@ def _active(relaxed: _Relaxed, ample: float) -> tuple[float, float, float]:
     best, low, high = _range(relaxed, w, ample)
     around = np.linspace(w[max(best - 1, 0)], w[min(best + 1, len(w) - 1)], 16)
     value = np.add(*relaxed.rows(_unlogit(around, longest)))
-    return min(least, float(value.min())), low, high
+    return least, min(least, float(value.min())), low, high
 
 
 def _range(
@@ -333,10 +337,11 @@ def certified_bound(
     case = Case(modes, batch_size, sigma2, eta_max, horizon, incumbent, continuous)
     relaxed = _Relaxed(case, spacing)
     ample = incumbent / (1.0 + AMPLE * target)
-    weak, low, high = _active(relaxed, ample)
+    shortest, weak, low, high = _active(relaxed, ample)
     weak = min(_cautious(weak, incumbent), incumbent)
     if incumbent <= weak * (1.0 + target):
         return CertifiedBound(weak, weak, 0)
     found = _refine(_Cells(relaxed, low, high, density), low, high, target, max_cells)
-    refined = _cautious(min(ample, *found), incumbent) * (1.0 - SAFETY)
+    # No cell covers the shortest paths: to train hardly at all may beat a poor incumbent.
+    refined = _cautious(min(ample, shortest, *found), incumbent) * (1.0 - SAFETY)
     return CertifiedBound(min(max(refined, weak), incumbent), weak, len(found))
