@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from typing import Any
@@ -240,3 +241,39 @@ def test_a_plain_solve_loads_no_compiler() -> None:
         [sys.executable, "-c", WITHOUT_COMPILER], check=True, capture_output=True, text=True
     )
     assert json.loads(done.stdout) == []
+
+
+STRICT = """
+import numpy as np
+np.seterr(all="raise")
+import jax
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_transfer_guard", "disallow")
+from optsched import Problem, solve
+from optsched.studies.compare.baselines import best_baselines
+from optsched.studies.verify import verify
+steep = Problem(a=50, b=50, horizon=500, noise=0.0)  # most of its numbers underflow
+best_baselines(steep)
+print(verify(steep, solve(steep).schedule).status)
+print(solve(Problem(a=3.5, b=2, horizon=12, controls="eta,batch")).status)
+"""
+
+
+def test_settings_of_the_process_are_its_own() -> None:
+    command = [sys.executable, "-W", "error", "-c", STRICT]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["ok", "converged"]
+
+
+def test_a_platform_that_is_not_there() -> None:
+    options = ["--a", "3.5", "--b", "2", "--horizon", "12"]
+    command = [sys.executable, "-m", "optsched.cli", "solve", *options]
+    env = {**os.environ, "JAX_PLATFORMS": "cuda"}
+    plain = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert plain.returncode == 0, plain.stderr
+    joint = [*command, "--control", "eta,batch"]
+    done = subprocess.run(joint, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("optsched: JAX has no device to compute on")
+    assert len(done.stderr.splitlines()) == 1

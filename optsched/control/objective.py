@@ -21,6 +21,7 @@ from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
 from optsched.model.propagate import Path, advance, block_maps, chain, in_bundles
 from optsched.model.spectrum import Modes
 from optsched.objectives import KnotSum, Terms
+from optsched.settings import jax_settings
 
 __all__ = ["Objective"]
 
@@ -103,7 +104,7 @@ class Objective:
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
         length = np.diff(np.append(mesh.steps, np.full(pad + 1, mesh.horizon))).astype(float)
         self.dynamics = dynamics.for_blocks(length)
-        with jax.enable_x64(True):
+        with jax_settings():
             self._modes = Modes(*(jnp.asarray(column) for column in self.modes))  # type: ignore[arg-type]
             self._length = jnp.asarray(length)
         self.evaluations = 0
@@ -145,7 +146,7 @@ class Objective:
             return self._last[1]
         self.evaluations += 1
         blocks = self._blocks(x)
-        with jax.enable_x64(True):
+        with jax_settings():
             maps = self._maps(blocks)
             value, cotangent, _, _ = _adjoint(self.dynamics, self._modes, maps, self._weights)
             pull_back = partial(_pull_back, self.dynamics, self._modes)
@@ -169,7 +170,7 @@ class Objective:
         """States, costates, excess losses and block errors at the given variables."""
         blocks = self._blocks(x)
         count = np.asarray(blocks.length)
-        with jax.enable_x64(True):
+        with jax_settings():
             maps = self._maps(blocks)
             _, _, costates, path = _adjoint(self.dynamics, self._modes, maps, self._weights)
             # Every block once more as two halves, from the same state.

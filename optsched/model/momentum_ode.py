@@ -70,6 +70,7 @@ from optsched.model.moments import LinearOptimiser
 from optsched.model.propagate import apply
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.model.unrolled import dense
+from optsched.settings import jax_settings
 
 __all__ = ["OdeValidity", "flow_generator", "momentum_ode_excess_loss", "ode_validity"]
 
@@ -231,7 +232,7 @@ def momentum_ode_excess_loss(
     centre = np.asarray(schedule.steps, float) + 0.5
     edges = np.concatenate([[0.0], centre, [float(schedule.horizon)]])
     values = {n: np.interp(edges, centre, np.asarray(schedule.controls[n], float)) for n in names}
-    with jax.enable_x64(True):
+    with jax_settings():
         flow = _Flow(modes, dynamics, edges, values)
         return _integrate(flow, _corners(edges, values), rtol)
 
@@ -378,7 +379,7 @@ def ode_validity(
         knots = {name: np.array([value]) for name, value in controls.items()}
         constant = _Constant(horizon, np.array([0]), knots)
         ode[place] = momentum_ode_excess_loss(modes, dynamics, constant)
-        with jax.enable_x64(True):
+        with jax_settings():
             now = {name: jnp.asarray(value) for name, value in controls.items()}
             end = float(_recursion_end(modes, dynamics, now, horizon))
         start = float(modes.mu.sum()) + float(dynamics.sigma2)

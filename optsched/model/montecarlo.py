@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
+from optsched.settings import jax_settings
 
 __all__ = ["MonteCarlo", "monte_carlo"]
 
@@ -137,7 +138,7 @@ def monte_carlo(
         for name, value in (("beta", beta), ("nu", nu), ("ema", 0.0 if ema is None else ema))
     ]
     modes = spectrum.full()
-    with jax.enable_x64(True):
+    with jax_settings():
         curves, averaged = (
             np.asarray(curve)
             for curve in _train(

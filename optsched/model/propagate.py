@@ -21,6 +21,7 @@ from optsched.model.dynamics import SGD, BlockMaps, Blocks, Controls, Dynamics, 
 from optsched.model.knots import BUNDLE, Rates, padded
 from optsched.model.spectrum import Modes
 from optsched.model.unrolled import add, times
+from optsched.settings import jax_settings
 
 __all__ = [
     "BUNDLE",
@@ -184,7 +185,7 @@ def traced_steps(
     modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias after the numbers ``keep`` of steps, from 0 to the horizon."""
-    with jax.enable_x64(True):
+    with jax_settings():
         return _by_step(modes, dynamics, schedule, keep)
 
 
@@ -216,7 +217,7 @@ def traced_blocks(
     steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias at the knots ``steps`` and at the end."""
-    with jax.enable_x64(True):
+    with jax_settings():
         return _by_block(steps, schedule, modes.padded(), dynamics)
 
 
@@ -259,5 +260,5 @@ def traced_curve(dynamics: Dynamics, modes: Modes, length: Floats, knots: Contro
 
 def traced_excess(dynamics: Dynamics, modes: Modes, length: Floats, knots: Controls) -> float:
     """Final excess loss over blocks with the controls at their ends."""
-    with jax.enable_x64(True):
+    with jax_settings():
         return float(_final_excess(dynamics, modes.padded(), length, knots))  # type: ignore[arg-type]

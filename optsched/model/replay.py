@@ -20,6 +20,7 @@ from optsched.model.knots import Rates, corners, graded_steps
 from optsched.model.sgd.curves import block_curves, step_curves
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.objectives import FinalExcess, KnotSum, Objective, Terms
+from optsched.settings import quiet
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
 
@@ -139,6 +140,7 @@ def _sum(terms: Terms, steps: Ints, excess: Floats) -> float:
     return float(named + terms.weight(steps[1:].astype(float)) @ excess[1:])
 
 
+@quiet
 def replay(
     spectrum: Spectrum,
     dynamics: Dynamics,
@@ -189,23 +191,22 @@ def replay(
     blocks = np.union1d(blocks, terms.corners[:-1])
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
     dense = len(blocks) > MOST_BLOCKS
-    with np.errstate(all="ignore"):  # a recursion may diverge, or underflow
-        if horizon <= max_steps or dense:
-            all_modes = every_mode and horizon <= MAX_STEPS
-            modes = spectrum.full() if all_modes else modes
-            steps = kept = np.union1d(_sample_steps(horizon), terms.corners)
-            if terms.dense and horizon <= MAX_STEPS:
-                steps = np.arange(horizon + 1)
-            excess, bias = _step_curves(modes, dynamics, schedule, steps)
-            value, error = _sum(terms, steps, excess), 0.0 if all_modes else 1e-7
-            steps, excess, bias = kept, *(_at(kept, steps, curve) for curve in (excess, bias))
-            what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
-            how = f"step by step, {what}"
-        else:
-            found = _by_blocks(modes, dynamics, schedule, blocks, tol, terms)
-            steps, excess, bias, value, error = found
-            how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
-            error += 1e-7
+    if horizon <= max_steps or dense:
+        all_modes = every_mode and horizon <= MAX_STEPS
+        modes = spectrum.full() if all_modes else modes
+        steps = kept = np.union1d(_sample_steps(horizon), terms.corners)
+        if terms.dense and horizon <= MAX_STEPS:
+            steps = np.arange(horizon + 1)
+        excess, bias = _step_curves(modes, dynamics, schedule, steps)
+        value, error = _sum(terms, steps, excess), 0.0 if all_modes else 1e-7
+        steps, excess, bias = kept, *(_at(kept, steps, curve) for curve in (excess, bias))
+        what = f"all {len(modes.lam)} modes" if all_modes else f"{len(modes.lam)} nodes"
+        how = f"step by step, {what}"
+    else:
+        found = _by_blocks(modes, dynamics, schedule, blocks, tol, terms)
+        steps, excess, bias, value, error = found
+        how = f"{len(steps) - 1} blocks of exact steps, {np.count_nonzero(modes.lam)} nodes"
+        error += 1e-7
     # Interpolation inside blocks may dip below zero where everything underflows.
     last, low = max(float(excess[-1]), 0.0), max(float(bias[-1]), 0.0)
     if not math.isfinite(last):

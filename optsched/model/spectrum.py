@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from optsched.checks import is_number
 from optsched.errors import InvalidProblem
 from optsched.numerics import zeta
+from optsched.settings import quiet
 
 __all__ = ["Modes", "PowerLawSpectrum", "Spectrum", "TabulatedSpectrum"]
 
@@ -220,6 +221,7 @@ class PowerLawSpectrum(Spectrum):
         tail = zeta(s, self.size + 1.0) if math.isfinite(self.size) else 0.0
         return zeta(s, first) - tail
 
+    @quiet
     def full(self) -> Modes:
         if not math.isfinite(self.size):
             raise InvalidProblem("features", self.size, "a finite number for the full spectrum")
@@ -229,6 +231,7 @@ class PowerLawSpectrum(Spectrum):
         width = np.asarray(width)
         return Modes(k**-self.b, k**-self.a * width, k ** (-2.0 * self.b) * width)
 
+    @quiet
     def modes(self, tau_max: float = math.inf, nodes: int = BIN_NODES) -> Modes:
         a, b, size = self.a, self.b, float(self.size)
         # First index of the tail: every mode from there on has 2 lam tau_max < TAIL_EXPONENT.
@@ -365,10 +368,12 @@ class TabulatedSpectrum(Spectrum):
     def largest(self) -> float:
         return float(self.eigenvalues[0])
 
+    @quiet
     def full(self) -> Modes:
         lam = np.array(self.eigenvalues)
         return Modes(lam, lam * self.target**2, lam**2)
 
+    @quiet
     def modes(self, tau_max: float = math.inf, nodes: int = BIN_NODES) -> Modes:
         points = self.full()
         if len(points.lam) <= 4 * nodes:

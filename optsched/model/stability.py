@@ -52,6 +52,7 @@ import numpy as np
 from optsched.arrays import Floats
 from optsched.checks import at_least, within
 from optsched.numerics import monotone_root
+from optsched.settings import quiet
 
 if TYPE_CHECKING:
     from optsched.model.spectrum import Spectrum
@@ -123,6 +124,7 @@ def _gain(rate: float, lam: Floats, share: Floats, m: float, beta: float, nu: fl
     return float((rate / m * share * response / (1.0 - own)).sum())
 
 
+@quiet
 def noise_gain(
     spectrum: Spectrum, batch_size: float, eta: float, beta: float = 0.0, nu: float = 0.0
 ) -> float:
@@ -159,6 +161,7 @@ def noise_gain(
     return _gain(eta * spectrum.largest, *_nodes(spectrum, beta, nu), m, beta, nu)
 
 
+@quiet
 def momentum_limit(
     spectrum: Spectrum, batch_size: float, beta: float = 0.0, nu: float = 0.0
 ) -> float:

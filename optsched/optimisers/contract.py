@@ -13,6 +13,7 @@ from optsched.errors import BadPart
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.optimisers.base import Limit, Optimiser, Setting
+from optsched.settings import jax_settings
 
 __all__ = ["check_blocks", "check_dynamics", "checked_limit", "checked_values"]
 
@@ -89,7 +90,7 @@ def check_dynamics(part: str, dynamics: Any, setting: Setting) -> None:
         rule = f"its dynamics must take the scheduled controls {', '.join(setting.controls)}"
         raise BadPart(part, rule, f"takes is {dynamics.takes!r}")
     modes = _sample(setting.spectrum)
-    with jax.enable_x64(True):
+    with jax_settings():
         size = _check_state(part, dynamics, modes)
         _check_change(part, dynamics, modes, setting, size)
 
@@ -149,12 +150,11 @@ def check_blocks(part: str, dynamics: Dynamics, setting: Setting) -> None:
     ------
     BadPart
     """
-    import jax
     import jax.numpy as jnp
 
     modes, controls = _sample(setting.spectrum), _controls(setting.controls, setting)
     held = {"eta": SMALL / setting.spectrum.largest} | controls
-    with jax.enable_x64(True):
+    with jax_settings():
         length = jnp.asarray([1.0, 4.0, 0.0])
         knots = {name: jnp.full(3, value) for name, value in held.items()}
         blocks = Blocks(length, knots, knots)

@@ -19,6 +19,7 @@ import numpy as np
 from optsched.arrays import Floats
 from optsched.model.dynamics import Dynamics
 from optsched.model.spectrum import Modes, Spectrum
+from optsched.settings import jax_settings
 
 __all__ = ["loss_gain", "rate_limit"]
 
@@ -73,9 +74,7 @@ def loss_gain(dynamics: Dynamics, modes: Modes, controls: Mapping[str, float]) -
     float
         The recursion contracts where it is below 1.
     """
-    import jax
-
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with jax_settings():
         change, source, feedback = _step(dynamics, modes, controls)
     if not (np.isfinite(change).all() and np.isfinite(source).all()):
         return math.inf

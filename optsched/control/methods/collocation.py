@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 
 from optsched.arrays import Floats
@@ -22,6 +21,7 @@ from optsched.control.methods.nlp import ProgramResult, solve_program
 from optsched.control.methods.transcription import Transcription
 from optsched.control.task import Iterate, Method, Task
 from optsched.model.dynamics import SGD
+from optsched.settings import jax_settings
 
 __all__ = ["Collocation"]
 
@@ -170,7 +170,7 @@ class Collocation(Method):
             began = time.perf_counter()
             program = self._program(task, dynamics, search)
             built = time.perf_counter()
-            with jax.enable_x64(True):
+            with jax_settings():
                 result = solve_program(
                     program,
                     program.x0,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,6 +30,7 @@ from optsched.control.methods.radau import (
 )
 from optsched.model.dynamics import SGD
 from optsched.model.spectrum import Modes
+from optsched.settings import jax_settings
 
 __all__ = ["Transcription"]
 
@@ -123,7 +123,7 @@ class Transcription(SparseProgram):
         grid = np.broadcast_arrays(
             lam, nu, points.weight[:, None], points.length[:, None], points.single[:, None]
         )
-        with jax.enable_x64(True):
+        with jax_settings():
             columns = [jnp.asarray(self._flat(column)) for column in grid]
             self._pairs = [Pair(*chunk) for chunk in zip(*columns, strict=True)]
         states, stay = self._simulate(start)
@@ -171,7 +171,7 @@ class Transcription(SparseProgram):
 
     def _call(self, function: Any, values: Floats) -> Floats:
         """A compiled function on all pairs, without the padding: shape (P, J, ...)."""
-        with jax.enable_x64(True):
+        with jax_settings():
             parts = [
                 np.asarray(function(chunk, pair, *self._noise))
                 for chunk, pair in zip(values, self._pairs, strict=True)

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
@@ -40,6 +39,7 @@ from optsched.model.knots import graded_steps
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.replay import MAX_STEPS, Replay, replay
 from optsched.schedules.schedule import Schedule
+from optsched.settings import jax_settings
 from optsched.studies.compare.baselines import best_baselines
 
 __all__ = [
@@ -183,7 +183,7 @@ class _Rival:
         """Logarithm of the final excess loss."""
         ema = self.shape(self.edges, value)
         knots: Any = {"eta": np.full(len(ema), math.exp(log_eta)), "ema": ema}
-        with jax.enable_x64(True):
+        with jax_settings():
             blocks = knot_blocks(self.length, knots)  # type: ignore[arg-type]
             maps = block_maps(self.dynamics, self.modes, blocks)
             excess = float(run_chain(self.dynamics, self.modes, maps)[1][-1])

@@ -22,6 +22,7 @@ from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS, Replay, replay
 from optsched.schedules.families import Family, Parameter, named_families
 from optsched.schedules.schedule import Schedule
+from optsched.settings import quiet
 from optsched.studies.compare.peaks import Curve, Peak
 
 __all__ = ["Peak", "Shapes", "Tuned", "Tuner", "tune"]
@@ -305,6 +306,7 @@ def _share(parameter: Parameter, value: float) -> float:
     return share ** (1.0 / CUBE) if _small(parameter) else share
 
 
+@quiet
 def tune(
     problem: Problem,
     family: str | Family,
