@@ -143,7 +143,7 @@ def _report(result: Any, output: str | None, plot: str | None) -> None:
     proof = optimum.certificate
     if problem.rate_only:
         print_lines(
-            f"no schedule is below {proof.lower_bound:.6g}: "
+            f"no schedule with rates up to {problem.eta_top:.6g} is below {proof.lower_bound:.6g}: "
             f"certified within {100 * proof.certified_gap:.2g} % of optimal"
         )
     print_lines(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsched.commands.show import percent, print_lines, print_table
+from optsched.control.constraints import beyond_words
 
 if TYPE_CHECKING:
     from optsched.control.budget import BudgetSolution
@@ -71,7 +72,8 @@ def solution_report(
     print_table(("schedule", *titles), rows, bold=(0,))
     if problem.rate_only:
         print_lines(
-            f"no schedule is below {proof.lower_bound:.6g}{' of ' * other}{judged}: "
+            f"no schedule with rates up to {problem.eta_top:.6g} is below"
+            f" {proof.lower_bound:.6g}{' of ' * other}{judged}: "
             f"certified within {100 * proof.certified_gap:.2g} % of optimal"
         )
     else:
@@ -80,16 +82,14 @@ def solution_report(
             f"{kind}, the best from {len(proof.starts)} starts;"
             f" lowest curvature {proof.curvature:+.1e} of the largest"
         )
+        _print_floor(proof.floor, solution.excess_loss)
     print_lines(
         f"KKT residual {proof.kkt_residual:.1e}; replay {proof.replayed}"
         f" ({percent(proof.replay_gap)} to the solver's loss);"
         f" {solution.method}, {len(solution.t)} knots, {solution.stats['seconds']:.2f} s"
     )
     if problem.eta_cap < problem.eta_max:
-        print_lines(
-            f"--peak {problem.eta_max:g} is above the stability limit:"
-            f" rates are bounded by {problem.eta_cap:.6g}"
-        )
+        print_lines(f"--peak {beyond_words(problem)}")
     if chosen is not None:
         print_lines(_chosen(chosen))
     if rounded:
@@ -97,6 +97,15 @@ def solution_report(
     for path in (output, plot):
         if path:
             print_lines(f"wrote {path}")
+
+
+def _print_floor(floor: float, excess_loss: float) -> None:
+    """What no momentum, batch size or averaging can pass, where it is known."""
+    if floor > 0.0:
+        print_lines(
+            f"no optimiser that is linear in the labels is below {floor:.6g} with these samples:"
+            f" within a factor of {excess_loss / floor:.3g}"
+        )
 
 
 def _chosen(found: BudgetSolution) -> str:
@@ -142,13 +151,15 @@ def verification_report(result: Verification, file: str) -> None:
     for line in result.violations:
         print_lines(f"breaks a constraint: {line}")
     if not problem.rate_only:
-        print_lines("no lower bound is known for this problem")
+        print_lines("no lower bound is known for schedules of this problem")
+        _print_floor(result.floor, played.excess_loss)
     elif result.gap is None:
         print_lines(
-            f"lower bound for rates up to {problem.eta_cap:.4g}:"
+            f"lower bound for rates up to {problem.eta_top:.6g}:"
             f" {result.lower_bound:.6g} (this schedule goes higher)"
         )
     else:
         print_lines(
-            f"lower bound {result.lower_bound:.6g}: within {100 * result.gap:.2g} % of optimal"
+            f"lower bound for rates up to {problem.eta_top:.6g}: {result.lower_bound:.6g},"
+            f" within {100 * result.gap:.2g} % of optimal"
         )

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from optsched.arrays import Floats
 from optsched.control.bounds.along import sum_bound
 from optsched.control.bounds.certified import certified_bound
+from optsched.control.bounds.floor import label_floor
 from optsched.control.problem import Problem
 from optsched.model.replay import Replay
 
-__all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "kkt_residual"]
+__all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "global_floor", "kkt_residual"]
 
 
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
@@ -30,11 +31,15 @@ class Certificate:
     Attributes
     ----------
     lower_bound : float
-        Value of the objective that no schedule with ``0 <= eta <= eta_cap`` and T steps can beat
+        Value of the objective that no schedule with ``0 <= eta <= eta_top`` and T steps can beat
         on the exact recursion of plain SGD (`optsched.control.bounds.certified`, and for several
         steps `optsched.control.bounds.along`); 0 where none is known.
     certified_gap : float
         ``value / lower_bound - 1``: the optimum is at most this much better, relatively.
+    floor : float
+        Excess loss below which no optimiser that is linear in the labels gets with as many fresh
+        samples, whatever its momentum, batch sizes, averaging and rates
+        (`optsched.control.bounds.floor`); 0 without label noise, or for an optimiser of one's own.
     kkt_residual : float
         Largest entry of the projected gradient of log E with respect to log eta at the knots.
     block_errors : numpy.ndarray, shape (n,)
@@ -69,6 +74,7 @@ class Certificate:
     replayed: str
     not_checked: tuple[str, ...]
     starts: tuple[str, ...] = ()
+    floor: float = 0.0
     local_optimum: bool = False
     curvature: float = math.nan
 
@@ -103,10 +109,26 @@ def global_bound(problem: Problem, played: Replay, target: float) -> float:
     """
     if not (problem.rate_only and played.excess_loss >= LEAST_BOUNDED):
         return 0.0
-    given = problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap
+    given = problem.modes, problem.batch_size, problem.noise**2, problem.eta_top
     if problem.terms.final:
         return certified_bound(*given, problem.horizon, played.excess_loss, target=target).value
     return sum_bound(problem.terms, *given, played.steps, played.excess_curve, target)
+
+
+def global_floor(problem: Problem, samples: float | None = None) -> float:
+    """Lower bound of the excess loss of every optimiser that is linear in the labels.
+
+    Parameters
+    ----------
+    problem : Problem
+    samples : float, optional
+        Number of fresh samples, the problem's if not given.
+    """
+    if problem.foreign:
+        return 0.0
+    if samples is None:
+        samples = problem.samples or problem.batch_size * problem.horizon
+    return label_floor(problem.spectrum, problem.noise**2, samples)
 
 
 def kkt_residual(
@@ -126,6 +148,8 @@ def kkt_residual(
         Outward normals of other active constraints :math:`c(x) \le 0`; their multipliers are the
         non-negative least-squares solution of :math:`g + A^T \mu = 0`.
     """
+    if not np.isfinite(gradient).all():  # the recursion diverges, or the mesh is too coarse
+        return math.inf
     n = len(gradient)
     normals = [np.eye(n)[at_upper], -np.eye(n)[at_lower]]
     if active is not None and len(active):

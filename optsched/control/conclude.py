@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optsched.arrays import Floats
-from optsched.control.certificate import UNDERFLOW, Certificate, global_bound
+from optsched.control.certificate import UNDERFLOW, Certificate, global_bound, global_floor
+from optsched.control.constraints import violations
 from optsched.control.goal import Audit
 from optsched.control.methods.descent import projected_gradient
 from optsched.control.problem import Problem
@@ -98,7 +99,7 @@ def _certificate(stage: Stage, played: Replay, gap: float) -> Certificate:
     return Certificate(
         lower_bound=bound,
         certified_gap=played.value / bound - 1.0 if bound > 0.0 else known,
-        kkt_residual=stage.residual,
+        kkt_residual=0.0 if tiny else stage.residual,  # flat as far as numbers go
         block_errors=stage.audit.errors,
         model_excess_loss=stage.audit.value,
         replay_gap=0.0 if tiny else played.value / stage.audit.value - 1.0,
@@ -106,12 +107,15 @@ def _certificate(stage: Stage, played: Replay, gap: float) -> Certificate:
         replayed=played.how,
         not_checked=tuple(missing),
         starts=stage.starts,
+        floor=global_floor(problem),
         local_optimum=stage.residual <= stage.tol and not stage.curvature < LEAST_CURVATURE,
         curvature=stage.curvature,
     )
 
 
-def _status(stage: Stage, proof: Certificate, value: float) -> Status:
+def _status(stage: Stage, proof: Certificate, value: float, broken: bool) -> Status:
+    if broken:
+        return Status.BROKEN
     if value < UNDERFLOW:
         return Status.UNDERFLOW
     if not abs(proof.replay_gap) <= MAX_REPLAY_GAP:
@@ -145,7 +149,7 @@ def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: fl
     """
     problem, x, plain = stage.problem, stage.iterate.x, stage.schedule()
     modes, played = problem.modes, replayed(problem, plain, replay_steps)
-    proof = _certificate(stage, played, gap)
+    proof, broken = _certificate(stage, played, gap), violations(problem, plain)
     stats = {
         **stage.iterate.stats,
         "evaluations": stage.evaluations,
@@ -159,7 +163,7 @@ def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: fl
     draft = Solution(
         problem=problem,
         method=method if stage.finisher is None else f"{method}, finished by {stage.finisher}",
-        status=_status(stage, proof, played.value),
+        status=_status(stage, proof, played.value, bool(broken)),
         excess_loss=played.excess_loss,
         bias=played.bias,
         variance=played.variance,

@@ -164,9 +164,12 @@ def _doubling_steps(horizon: int, knots: int, warmup: int) -> list[int]:
     return steps
 
 
-def split_mesh(mesh: StepMesh, worst: NDArray[np.bool_], warmup: int = 0) -> StepMesh:
-    """Halve the blocks marked in ``worst`` (those of one step stay)."""
+def split_mesh(
+    mesh: StepMesh, worst: NDArray[np.bool_], warmup: int = 0, pieces: int = 2
+) -> StepMesh:
+    """Split the blocks marked in ``worst`` into so many pieces, or into their steps."""
     ends = np.append(mesh.steps[1:], mesh.horizon)
-    middle = (mesh.steps + ends) // 2
-    steps = np.unique(np.append(mesh.steps, middle[worst]))
+    length = (ends - mesh.steps)[worst]
+    inner = [mesh.steps[worst] + length * k // pieces for k in range(1, pieces)]
+    steps = np.unique(np.concatenate([mesh.steps, *inner]))
     return _with_warmup(steps, mesh.horizon, warmup)

@@ -28,6 +28,7 @@ UNSAID: dict[str, Any] = {
     "ema": None,
     "weight_decay": 0.0,
 }
+BEYOND = 100.0  # stability limits: higher rates are neither searched nor bounded
 JOINT_NODES = 4  # a bin of eigenvalues, good to 1e-4: the replay runs all of them anyway
 NO_NOISE = 1e15  # a batch size
 FINAL = FinalExcess()
@@ -324,6 +325,17 @@ class Problem:
             return "unknown"
         return "easy" if self.b < self.a else "hard" if self.b > self.a else "boundary"
 
+    @property
+    def eta_top(self) -> float:
+        """Largest rate that the search and the lower bound cover.
+
+        For the learning rate of plain SGD alone ``eta_max``, up to a hundred times the stability
+        limit: for a few steps rates above the limit of a constant rate can pay. Else `eta_cap`.
+        """
+        if not self.rate_only:
+            return self.eta_cap
+        return min(self.eta_max, BEYOND * self.stability_limit)
+
     @cached_property
     def modes(self) -> Modes:
         """Quadrature nodes, accurate up to the largest reachable intrinsic time.
@@ -331,7 +343,7 @@ class Problem:
         Where the stability limit is not a hard one fewer of them: see `replay_modes`.
         """
         if self.limit.hard:
-            return self.spectrum.modes(self.eta_cap * self.horizon)
+            return self.spectrum.modes(self.eta_top * self.horizon)
         rate = min(self.eta_cap, self.optimiser.reach(self.setting))
         return self.spectrum.modes(rate * self.horizon, nodes=JOINT_NODES)
 

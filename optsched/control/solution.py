@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from optsched.arrays import Floats
 from optsched.control.certificate import Certificate
+from optsched.control.constraints import beyond_words, violations
 from optsched.control.problem import Problem
 from optsched.control.show import figure, page
 from optsched.model.replay import Replay
@@ -41,6 +42,8 @@ class Status(enum.Enum):
         "The KKT residual is above the tolerance. Try another method, a looser tol, or start from"
         " a solution of a nearby problem with initial=."
     )
+
+    BROKEN = "The best iterate breaks a constraint of the problem. Try another method."
 
     @property
     def converged(self) -> bool:
@@ -131,7 +134,9 @@ class Solution:
         """The sentence of the status, with its numbers."""
         problem, proof = self.problem, self.certificate
         told = [self.status.value]
-        if self.status is Status.COARSE:
+        if self.status is Status.BROKEN:
+            told.append(f"{violations(problem, self.schedule)[0].capitalize()}.")
+        elif self.status is Status.COARSE:
             told.append(f"They differ by {100.0 * proof.replay_gap:+.2g} %.")
         elif self.status is not Status.UNDERFLOW:
             tol = self.stats.get("tolerance", math.nan)
@@ -141,10 +146,7 @@ class Solution:
                 f"{'' if self.converged else after}."
             )
         if self.converged and problem.eta_cap < problem.eta_max:
-            told.append(
-                f"eta_max {problem.eta_max:g} is above the stability limit of the recursion;"
-                f" rates are bounded by {problem.eta_cap:.6g}."
-            )
+            told.append(f"eta_max {beyond_words(problem)}.")
         return " ".join(told)
 
     def __repr__(self) -> str:
@@ -194,6 +196,7 @@ class Solution:
             "noise": problem.noise,
             "eta_max": problem.eta_max,
             "eta_cap": problem.eta_cap,
+            "eta_top": problem.eta_top,
             "stability_limit": problem.stability_limit,
             "warmup": problem.warmup,
             "eta_min": problem.eta_min,
@@ -217,6 +220,7 @@ class Solution:
             "local_optimum": proof.local_optimum,
             "lowest_curvature": proof.curvature,
             "lower_bound": proof.lower_bound,
+            "floor": proof.floor,
             "certified_gap": proof.certified_gap,
             "kkt_residual": proof.kkt_residual,
             "discretisation_error": proof.discretisation_error,

@@ -18,6 +18,7 @@ from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.replay import MAX_STEPS
 from optsched.optimisers.contract import check_blocks
 from optsched.schedules.schedule import Schedule
+from optsched.settings import quiet
 
 __all__ = ["solve"]
 
@@ -83,6 +84,7 @@ def _checked_start(problem: Problem, initial: Any) -> Schedule | None:
     return initial
 
 
+@quiet
 def solve(
     problem: Problem,
     method: Method | str | None = None,

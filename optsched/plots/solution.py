@@ -208,7 +208,8 @@ def _title(solution: Solution) -> str:
     where = "" if problem.a is None else f"a = {problem.a:g}, b = {problem.b:g}, "
     batch = "" if "batch_size" in problem.controls else f"m = {problem.batch_size:g}, "
     if problem.rate_only:
-        claim = f"certified within {100 * proof.certified_gap:.2g} % of optimal"
+        gap = f"{100 * proof.certified_gap:.2g} %"
+        claim = f"certified within {gap} of optimal for rates up to {problem.eta_top:g}"
     elif proof.local_optimum:
         claim = f"local optimum, best of {len(proof.starts)} starts"
     else:

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from optsched.control.certificate import global_bound
+from optsched.control.certificate import global_bound, global_floor
+from optsched.control.constraints import violations
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import Replay, replay
 from optsched.schedules.schedule import Schedule
+from optsched.settings import quiet
 
 __all__ = ["Verification", "matching", "verify"]
 
@@ -30,14 +30,17 @@ class Verification:
     schedule : Schedule
     replay : Replay
     lower_bound : float
-        Excess loss that no schedule with rates up to ``problem.eta_cap`` can beat; 0 where no
+        Excess loss that no schedule with rates up to ``problem.eta_top`` can beat; 0 where no
         bound is known, as with momentum, scheduled batch sizes or averaging.
     gap : float or None
-        ``excess_loss / lower_bound - 1``; None where the schedule exceeds ``eta_cap`` (the bound
+        ``excess_loss / lower_bound - 1``; None where the schedule exceeds ``eta_top`` (the bound
         does not speak of it), diverges, or no bound is known.
     violations : tuple of str
         Constraints of the problem that the schedule does not keep, in words.
     seconds : float
+    floor : float
+        Excess loss below which no optimiser that is linear in the labels gets with as many fresh
+        samples; 0 where it says nothing.
     """
 
     problem: Problem
@@ -47,6 +50,7 @@ class Verification:
     gap: float | None
     violations: tuple[str, ...]
     seconds: float
+    floor: float = 0.0
 
     @property
     def status(self) -> str:
@@ -74,11 +78,13 @@ class Verification:
             "samples": problem.samples,
             "eta_max": finite(problem.eta_max),
             "eta_cap": finite(problem.eta_cap),
+            "eta_top": finite(problem.eta_top),
             "phase": problem.phase,
             "excess_loss": finite(played.excess_loss),
             "bias": finite(played.bias),
             "variance": finite(played.variance),
             "lower_bound": self.lower_bound,
+            "floor": self.floor,
             "certified_gap": self.gap,
             "eta_peak": self.schedule.peak,
             "replay": played.how,
@@ -101,6 +107,7 @@ def matching(problem: Problem, schedule: Schedule) -> Problem:
     return problem.freed(names, **changes)
 
 
+@quiet
 def verify(problem: Problem, schedule: Schedule) -> Verification:
     """Replay a schedule on the exact recursion.
 
@@ -127,34 +134,13 @@ def verify(problem: Problem, schedule: Schedule) -> Verification:
     problem = matching(problem, schedule)
     played = replay(problem.spectrum, problem.dynamics, schedule)
     bound = global_bound(problem, played, GAP)
-    inside = schedule.peak <= problem.eta_cap * (1.0 + 1e-12)
+    inside = schedule.peak <= problem.eta_top * (1.0 + 1e-12)
     known = inside and math.isfinite(played.excess_loss) and bound > 0.0
     gap = played.excess_loss / bound - 1.0 if known else None
+    given = "batch_size" in schedule.controls
+    floor = global_floor(problem, schedule.sum("batch_size") if given else None)
     seconds = time.perf_counter() - began
-    found = _violations(problem, schedule)
+    found = violations(problem, schedule)
     if budget is not None and (problem.samples or 0.0) > budget * (1.0 + 1e-9):
         found += (f"{problem.samples:.8g} samples are used, of {budget:.8g}",)
-    return Verification(problem, schedule, played, bound, gap, found, seconds)
-
-
-def _violations(problem: Problem, schedule: Schedule) -> tuple[str, ...]:
-    """Constraints that the knots of a schedule break, beyond rounding."""
-    steps, eta = schedule.steps, schedule.controls["eta"]
-    cap = problem.eta_cap
-    slack = 1e-9 * min(cap, float(eta.max()))
-    found = []
-    if eta.max() > cap + slack:
-        found.append(f"the rate reaches {eta.max():.6g}, above {cap:.6g}")
-    after = eta[steps >= problem.warmup]
-    if after.size and after.min() < problem.eta_min - slack:
-        found.append(f"the rate falls to {after.min():.6g}, below eta_min {problem.eta_min:g}")
-    if problem.max_change is not None and len(eta) > 1:
-        change = float(np.abs(np.diff(eta) / np.diff(steps)).max())
-        if change > problem.max_change * (1.0 + 1e-6):
-            found.append(f"the rate changes by {change:.6g} a step, over {problem.max_change:g}")
-    if problem.warmup:
-        ramp = (np.arange(problem.warmup) + 1.0) / (problem.warmup + 1.0)
-        ramp *= schedule(problem.warmup)
-        if np.abs(schedule.array("eta", 0, problem.warmup) - ramp).max() > 1e-6 * ramp[-1] + slack:
-            found.append(f"the first {problem.warmup} steps are no linear warm-up")
-    return tuple(found)
+    return Verification(problem, schedule, played, bound, gap, found, seconds, floor)

@@ -55,7 +55,8 @@ def _direction(pull: Floats, metric: Floats, pairs: list[tuple[Floats, Floats]])
     scale = 1.0
     if used:
         s, y, sy, _ = used[0]
-        scale = sy / float((y**2 / metric)[free].sum())
+        # Not y^2 over the metric first: both may be so small that squares underflow.
+        scale = 1.0 / float((y / sy * (y / metric))[free].sum())
     r = scale * q / metric
     for s, y, sy, alpha in reversed(used):
         beta = float((y * r)[free].sum()) / sy

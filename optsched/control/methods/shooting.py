@@ -13,7 +13,7 @@ from optsched.control.certificate import kkt_residual
 from optsched.control.methods.descent import projected_gradient
 from optsched.control.task import Iterate, Method, Task
 
-__all__ = ["Shooting", "change_constraint", "task_residual"]
+__all__ = ["Shooting", "change_constraint", "limit_change", "task_residual"]
 
 BURST = 40  # SLSQP iterations between two looks at the KKT residual
 ROUNDING = 1e-12  # of log rates that were scaled and scaled back
@@ -53,7 +53,8 @@ class Shooting(Method):
         """Improve ``task.start``; the variables are log rates in units of their curvature."""
         _, _, metric = task.objective(task.start)
         # Floor: rates without influence must not become stiff directions.
-        scale = 1.0 / np.sqrt(np.maximum(metric, 1e-3 * np.median(metric)))
+        floor = max(1e-3 * float(np.median(metric)), np.finfo(float).tiny)
+        scale = 1.0 / np.sqrt(np.maximum(metric, floor))
         history: list[tuple[float, float]] = []
 
         def function(y: Floats) -> tuple[float, Floats]:
@@ -66,7 +67,7 @@ class Shooting(Method):
             result = self._constrained(task, function, scale)
         x = np.clip(result.x * scale, task.lower, task.upper)
         return Iterate(
-            x,
+            x if task.problem.max_change is None else limit_change(task, x),
             bool(result.success),
             f"{str(result.message).rstrip('.')}.",
             history,
@@ -116,7 +117,7 @@ class Shooting(Method):
             return matrix * (np.exp(y * scale) * scale) / width[:, None]
 
         bounds = _bounds(task, scale)
-        y = np.clip(_limit_change(task), task.lower, task.upper) / scale
+        y = limit_change(task, np.clip(task.start, task.lower, task.upper)) / scale
         # SLSQP cannot be stopped by a KKT residual: run it in short bursts.
         for _ in range(max(1, self.max_iterations // BURST)):
             result = minimize(
@@ -155,10 +156,17 @@ def task_residual(task: Task, x: Floats) -> float:
     return kkt_residual(gradient, lower, upper, active)
 
 
-def _limit_change(task: Task) -> Floats:
-    """The largest rates below the start that respect the bound on their change."""
-    steps = task.mesh.free_steps
-    eta = np.exp(task.start)
-    limit = task.problem.max_change
-    reach = eta[None, :] + limit * np.abs(steps[None, :] - steps[:, None])
-    return np.log(reach.min(1))
+def limit_change(task: Task, x: Floats) -> Floats:
+    """The largest log rates up to ``x`` that respect the bound on their change."""
+    problem, steps = task.problem, task.mesh.free_steps
+    limit = problem.max_change
+    assert limit is not None
+    eta = np.exp(x)
+    eta[0] = min(eta[0], limit * (problem.warmup + 1.0)) if problem.warmup else eta[0]
+    # Each is bounded by what can be reached from every other: once forwards, once backwards.
+    gaps = limit * np.diff(steps)
+    for k, gap in enumerate(gaps):
+        eta[k + 1] = min(eta[k + 1], eta[k] + gap)
+    for k in range(len(gaps) - 1, -1, -1):
+        eta[k] = min(eta[k], eta[k + 1] + gaps[k])
+    return np.log(eta)

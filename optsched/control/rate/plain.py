@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Bools, Floats
+from optsched.control.certificate import UNDERFLOW
 from optsched.control.goal import Audit
 from optsched.control.mesh import StepMesh
 from optsched.control.variables import FreeRates, Variables
@@ -89,7 +92,11 @@ class PlainObjective:
         with np.errstate(all="ignore"):  # rates on the way may diverge, energies underflow
             chain = self._chain(self._length, eta[:-1], eta[1:])
             states = chain.states(self.modes.mu)
-            excess = states[-1].sum() if self._sum is None else self._sum(states.sum(1))
+            excess = float(states[-1].sum() if self._sum is None else self._sum(states.sum(1)))
+            if abs(excess) <= UNDERFLOW:  # rounding: flat from here on down
+                flat = np.zeros_like(x)
+                self._last = x.copy(), (math.log(UNDERFLOW), flat, flat)
+                return self._last[1]
             costates = self._costates(chain, 1.0 / excess)
             drift, noise = pull_back(chain, self.modes, states, costates)
             value = float(np.log(excess))
@@ -97,6 +104,18 @@ class PlainObjective:
         metric = self._pull(x, drift, diagonal=True)
         self._last = x.copy(), (value, gradient, metric)
         return self._last[1]
+
+    def coarse(self, x: Floats, margin: float = 0.0) -> Bools:
+        """Which blocks of several steps are too coarse for the rates, or within ``margin`` of it.
+
+        Where the rates are near the stability limit of a mode, or pass the fold of its step
+        factor, within a block, the quadratic between its three losses can turn a source negative.
+        Such rates have no loss on this mesh, and what holds an optimiser back may be the mesh.
+        """
+        eta = self._knots(x)
+        with np.errstate(all="ignore"):
+            chain = self._chain(self._length, eta[:-1], eta[1:])
+        return ~((chain.margin >= margin) & (chain.gain < 1.0)) & (self._length > 1.0)
 
     def audit(self, x: Floats) -> Audit:
         """States, costates, excess losses and block errors at the given variables."""
@@ -115,4 +134,6 @@ class PlainObjective:
             errors = ((halved - states[1:]) * costates[1:]).sum(1) / value
             if self._sum is not None:
                 errors = errors + self._sum.errors(excess, inside.sum(1)) / value
+            if abs(value) <= UNDERFLOW:
+                errors = np.zeros_like(errors)
         return Audit(states[..., None], costates[..., None], excess, errors, value)

@@ -12,7 +12,7 @@ from optsched.control.bounds.geodesic import Geodesic, relaxed_geodesic
 from optsched.control.certificate import UNDERFLOW
 from optsched.control.conclude import Stage
 from optsched.control.mesh import StepMesh, graded_mesh, joined_mesh, split_mesh
-from optsched.control.methods.descent import strict_tolerance
+from optsched.control.methods.descent import projected_gradient, strict_tolerance
 from optsched.control.methods.pontryagin import Pontryagin
 from optsched.control.methods.shooting import Shooting, task_residual
 from optsched.control.problem import Problem
@@ -26,7 +26,12 @@ __all__ = ["RateOptima", "optimise_rate", "rate_method"]
 
 # Blocks are halved until their estimated errors of log E sum to less than this.
 MESH_TOL = 1e-4
-MAX_ROUNDS = 6
+MAX_ROUNDS = 8
+NEAR = 0.1  # of being too coarse: blocks so near to it may hold a method back
+GAIN = 1e-6  # of log E: less is not worth rates above the stability limit
+PIECES = 8  # that these are split into
+MOST_KNOTS = 2000  # from which on they are not
+EVERY_STEP = 400  # knots where a usual mesh fails
 RATE_TOL = 1e-6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 
@@ -65,14 +70,15 @@ def _start_rates(problem: Problem, paths: list[Geodesic], mesh: StepMesh) -> Flo
     return np.log(np.minimum(rates, calm))
 
 
-def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float) -> Task:
+def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float, top: float) -> Task:
+    """Improve rates on a mesh, up to ``top``."""
     n = mesh.controls
     # Where a rate of 0 is best, log rates would run away.
     low = math.log(max(problem.eta_min, LEAST_SHARE * problem.eta_cap))
     dynamics = problem.dynamics
     assert isinstance(dynamics, SGD)
     objective = PlainObjective(dynamics, problem.modes, mesh, problem.terms)
-    lower, upper = np.full(n, low), np.full(n, math.log(problem.eta_cap))
+    lower, upper = np.full(n, low), np.full(n, math.log(top))
     return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
 
 
@@ -88,14 +94,10 @@ def _tolerance(task: Task, iterate: Iterate) -> float:
     return strict_tolerance(task.tol, task.objective(iterate.x)[2])
 
 
-def _run(method: Method, task: Task, hopeless: bool = False) -> Stage:
-    finisher = None
-    if hopeless:
-        iterate = Iterate(task.start, False, "the optimal loss underflows")
-    else:
-        iterate = run_method(method, task)
+def _run(method: Method, task: Task) -> Stage:
+    finisher, iterate = None, run_method(method, task)
     residual = task_residual(task, iterate.x)
-    if not (hopeless or residual <= _tolerance(task, iterate)):
+    if not residual <= _tolerance(task, iterate):
         polisher = rate_method(task.problem)
         polished = _polish(task, iterate, polisher)
         after = task_residual(task, polished.x)
@@ -116,12 +118,43 @@ def _run(method: Method, task: Task, hopeless: bool = False) -> Stage:
     )
 
 
-def _refined(stage: Stage, warmup: int) -> tuple[StepMesh, Floats]:
-    """Halve the blocks with more than their share of the error; rates carry over."""
+def _carried(mesh: StepMesh, finer: StepMesh, x: Floats) -> tuple[StepMesh, Floats]:
+    """A finer mesh, and the log rates there."""
+    return finer, np.log(mesh.rates(np.exp(x), finer.free_steps))
+
+
+def _resolved(problem: Problem, mesh: StepMesh, start: Floats, tol: float, top: float) -> Task:
+    """A task whose mesh resolves its start: blocks that are too coarse for it are split."""
+    while True:
+        task = _task(problem, mesh, start, tol, top)
+        assert isinstance(task.objective, PlainObjective)
+        finer = split_mesh(mesh, task.objective.coarse(task.start), problem.warmup)
+        if len(finer.steps) == len(mesh.steps):
+            return task
+        mesh, start = _carried(mesh, finer, task.start)
+
+
+def _refined(stage: Stage) -> tuple[StepMesh, Floats]:
+    """The mesh with more knots where it asks for them; the same where nothing is left to do.
+
+    Blocks with more than their share of the error are halved. Where the method stopped short of
+    an optimum, so are those that held it back: too coarse for rates a little further on.
+    """
+    task, x = stage.task, stage.iterate.x
+    mesh, warmup = task.mesh, task.problem.warmup
     errors = np.abs(stage.audit.errors)
-    mesh = split_mesh(stage.task.mesh, errors > 0.3 * MESH_TOL / len(errors), warmup)
-    rates = stage.task.mesh.rates(np.exp(stage.iterate.x), mesh.free_steps)
-    return mesh, np.log(rates)
+    fine = errors.sum() <= MESH_TOL
+    if stage.residual <= stage.tol:
+        worst = ~(errors <= 0.3 * MESH_TOL / len(errors)) & (not fine)
+        return _carried(mesh, split_mesh(mesh, worst, warmup), x)
+    assert isinstance(task.objective, PlainObjective)
+    pull = np.abs(projected_gradient(x, stage.gradient, task.lower, task.upper)) > stage.tol
+    moved = pull[mesh.source]
+    moved[:-1] |= moved[1:]
+    held = task.objective.coarse(x, NEAR) & moved
+    if len(mesh.steps) > MOST_KNOTS:
+        held[:] = False
+    return _carried(mesh, split_mesh(mesh, held, warmup, PIECES), x)
 
 
 def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, tol: float) -> Stage:
@@ -143,21 +176,49 @@ def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, to
     start = _start_rates(problem, paths, mesh)
     if initial is not None:
         start = np.log(np.maximum(initial(mesh.free_steps), 1e-12 * problem.eta_cap))
+    stage = _on_meshes(problem, method, mesh, start, tol, problem.eta_cap)
+    if not stage.residual <= stage.tol or stage.audit.value <= UNDERFLOW:
+        # Where the loss falls by orders of magnitude in a step only steps are fine enough, and
+        # the rate that contracts the first mode most is a good start.
+        fold = 1.0 / ((1.0 + 1.0 / problem.batch_size) * problem.spectrum.largest)
+        mesh = _first_mesh(problem, paths, EVERY_STEP)
+        start = np.full(mesh.controls, math.log(min(fold, problem.eta_cap)))
+        again = _on_meshes(problem, method, mesh, start, tol, problem.eta_cap)
+        stage = again if again.residual <= again.tol else stage
+    return _best_neighbour(_beyond(stage, method), method)
+
+
+def _on_meshes(
+    problem: Problem, method: Method, mesh: StepMesh, start: Floats, tol: float, top: float
+) -> Stage:
+    """Optimise on a mesh, and on finer ones while that helps."""
     evaluations, finisher = 0, None
-    hopeless = paths[0].value < UNDERFLOW
     for _ in range(MAX_ROUNDS):
-        stage = _run(method, _task(problem, mesh, start, tol), hopeless)
+        stage = _run(method, _resolved(problem, mesh, start, tol, top))
         evaluations += stage.task.objective.evaluations
         # A mesh that starts from what another method found owes that to it.
         finisher = stage.finisher or finisher
-        done = not np.abs(stage.audit.errors).sum() > MESH_TOL
-        if done or hopeless or not stage.residual <= stage.tol:
-            break
-        mesh, start = _refined(stage, problem.warmup)
+        mesh, start = _refined(stage)
         if len(mesh.steps) == len(stage.task.mesh.steps):
             break
-    stage = replace(stage, evaluations=evaluations, finisher=finisher)  # pyright: ignore[reportPossiblyUnboundVariable]
-    return stage if hopeless else _best_neighbour(stage, method)
+    return replace(stage, evaluations=evaluations, finisher=finisher)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _beyond(stage: Stage, method: Method) -> Stage:
+    """The stage, or a better one with rates above the stability limit of a constant rate.
+
+    The limit is no bound: for a few steps larger rates can pay, each for its own mode.
+    """
+    problem, task = stage.problem, stage.task
+    converged = stage.residual <= stage.tol
+    if not problem.eta_top > problem.eta_cap or problem.max_change is not None or not converged:
+        return stage
+    value = task.objective(stage.iterate.x)[0]
+    found = _on_meshes(problem, method, task.mesh, stage.iterate.x, task.tol, problem.eta_top)
+    better = found.task.objective(found.iterate.x)[0] < value - GAIN
+    sound = found.residual <= found.tol and np.abs(found.audit.errors).sum() <= MESH_TOL
+    count = stage.evaluations + found.evaluations
+    return replace(found if better and sound else stage, evaluations=count)
 
 
 def _best_neighbour(stage: Stage, method: Method) -> Stage:

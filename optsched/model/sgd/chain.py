@@ -79,6 +79,13 @@ class PlainChain:
         # Losses at start, middle and end, as a matrix times what the state alone gives there.
         a, b, c, d = 1.0 - gh[:, 1], -gh[:, 2], -ge[:, 1], 1.0 - ge[:, 2]
         det = a * d - b * c
+        # A constant loss is a source above 0, but where a block is too coarse for its rates: there
+        # the losses are NaN. ``margin`` is the least source over the sum of its sizes.
+        halves, total = gh.sum(1), ge.sum(1)
+        source = np.abs(self.w).sum(1)
+        self.margin = (self.w.sum(1) / np.where(source > 0.0, source, np.inf)).min(1)
+        self.gain = np.maximum(halves, total)
+        det = np.where((self.margin >= 0.0) & (self.gain < 1.0), det, np.nan)
         solve = np.zeros((n, 3, 3))
         solve[:, 0, 0] = 1.0
         solve[:, 1, 0] = (d * gh[:, 0] - b * ge[:, 0]) / det
