@@ -1,15 +1,55 @@
-"""Small numerical tools for code that every solve runs: importing SciPy costs more than they do."""
+"""Settings of NumPy and JAX for our code, and small tools that cost less than importing SciPy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
 from optsched.arrays import Floats
+from optsched.errors import OptschedError
 
-__all__ = ["EvenSpline", "halfway", "monotone_root", "zeta"]
+__all__ = ["EvenSpline", "halfway", "jax_settings", "monotone_root", "quiet", "zeta"]
+
+# For functions, as a decorator: what is not finite is handled where it appears.
+quiet = np.errstate(all="ignore")
+
+
+@contextmanager
+def jax_settings() -> Iterator[None]:
+    """Double precision, and nothing that a process may forbid for its own code.
+
+    Raises
+    ------
+    OptschedError
+        If JAX has no device to compute on, as where ``JAX_PLATFORMS`` names one that is not there.
+    """
+    import jax
+
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where no backend is there at all
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error) or "none of the platforms is there"
+        raise OptschedError(
+            f"JAX has no device to compute on (JAX_PLATFORMS={wanted!r}): {reason}"
+        ) from None
+    with ExitStack() as stack:
+        for setting in (
+            np.errstate(all="ignore"),
+            jax.enable_x64(True),
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.transfer_guard("allow"),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+        ):
+            stack.enter_context(setting)
+        yield
+
 
 ROOT = 2.0 - math.sqrt(3.0)  # of x^2 - 4 x + 1: how bends of a spline die out from knot to knot
 REACH = 30  # knots until they are below rounding

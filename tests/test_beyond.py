@@ -11,8 +11,8 @@ import pytest
 
 from optsched import Problem, Schedule, Solution, SolveFailed, solve
 from optsched.control.bounds.geodesic import relaxed_geodesic
-from optsched.control.constraints import violations
 from optsched.control.mesh import graded_mesh
+from optsched.control.rate.constraints import violations
 from optsched.control.rate.plain import PlainObjective
 from optsched.model.dynamics import SGD
 from optsched.studies.verify import verify

@@ -21,7 +21,7 @@ HOME = Path(optsched.__file__).parent
 # From the ground up; a room may import from those before it.
 ROOMS = (
     *("errors", "version", "cache"),
-    *("arrays", "checks", "objectives", "controls", "files", "numerics", "settings", "exponents"),
+    *("arrays", "checks", "objectives", "controls", "files", "numerics", "exponents"),
     *("model", "schedules", "optimisers", "control", "logs", "pilot", "measure", "rules"),
     *("diagnostics", "studies", "plots", "commands", "cli", "__main__"),
 )

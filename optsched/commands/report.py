@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsched.commands.show import percent, print_lines, print_table
-from optsched.control.constraints import beyond_words
+from optsched.control.rate.constraints import beyond_words
 
 if TYPE_CHECKING:
     from optsched.control.budget import BudgetSolution

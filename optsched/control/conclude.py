@@ -10,10 +10,10 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.control.certificate import UNDERFLOW, Certificate, global_bound, global_floor
-from optsched.control.constraints import violations
 from optsched.control.goal import Audit
 from optsched.control.methods.descent import projected_gradient
 from optsched.control.problem import Problem
+from optsched.control.rate.constraints import violations
 from optsched.control.solution import Solution, Status
 from optsched.control.task import Iterate, Task
 from optsched.model.dynamics import SGD

@@ -20,8 +20,8 @@ from optsched.control.variables import FreeRates, Variables
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
 from optsched.model.propagate import Path, advance, block_maps, chain, in_bundles
 from optsched.model.spectrum import Modes
+from optsched.numerics import jax_settings
 from optsched.objectives import KnotSum, Terms
-from optsched.settings import jax_settings
 
 __all__ = ["Objective"]
 

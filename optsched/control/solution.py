@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from optsched.arrays import Floats
 from optsched.control.certificate import Certificate
-from optsched.control.constraints import beyond_words, violations
 from optsched.control.problem import Problem
+from optsched.control.rate.constraints import beyond_words, violations
 from optsched.control.show import figure, page
 from optsched.model.replay import Replay
 from optsched.schedules.schedule import Schedule

@@ -16,9 +16,9 @@ from optsched.control.solution import Solution
 from optsched.control.task import Method
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.model.replay import MAX_STEPS
+from optsched.numerics import quiet
 from optsched.optimisers.contract import check_blocks
 from optsched.schedules.schedule import Schedule
-from optsched.settings import quiet
 
 __all__ = ["solve"]
 

@@ -70,7 +70,7 @@ from optsched.model.moments import LinearOptimiser
 from optsched.model.propagate import apply
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.model.unrolled import dense
-from optsched.settings import jax_settings
+from optsched.numerics import jax_settings
 
 __all__ = ["OdeValidity", "flow_generator", "momentum_ode_excess_loss", "ode_validity"]
 

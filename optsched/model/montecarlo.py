@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
-from optsched.settings import jax_settings
+from optsched.numerics import jax_settings
 
 __all__ = ["MonteCarlo", "monte_carlo"]
 

@@ -21,7 +21,7 @@ from optsched.model.dynamics import SGD, BlockMaps, Blocks, Controls, Dynamics, 
 from optsched.model.knots import BUNDLE, Rates, padded
 from optsched.model.spectrum import Modes
 from optsched.model.unrolled import add, times
-from optsched.settings import jax_settings
+from optsched.numerics import jax_settings
 
 __all__ = [
     "BUNDLE",

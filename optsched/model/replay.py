@@ -19,8 +19,8 @@ from optsched.model.dynamics import SGD, Dynamics
 from optsched.model.knots import Rates, corners, graded_steps
 from optsched.model.sgd.curves import block_curves, step_curves
 from optsched.model.spectrum import Modes, Spectrum
+from optsched.numerics import quiet
 from optsched.objectives import FinalExcess, KnotSum, Objective, Terms
-from optsched.settings import quiet
 
 __all__ = ["MAX_MODES", "MAX_STEPS", "Replay", "replay"]
 

@@ -21,8 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optsched.checks import is_number
 from optsched.errors import InvalidProblem
-from optsched.numerics import zeta
-from optsched.settings import quiet
+from optsched.numerics import quiet, zeta
 
 __all__ = ["Modes", "PowerLawSpectrum", "Spectrum", "TabulatedSpectrum"]
 

@@ -51,8 +51,7 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.checks import at_least, within
-from optsched.numerics import monotone_root
-from optsched.settings import quiet
+from optsched.numerics import monotone_root, quiet
 
 if TYPE_CHECKING:
     from optsched.model.spectrum import Spectrum

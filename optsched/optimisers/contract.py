@@ -12,8 +12,8 @@ from optsched.arrays import Floats
 from optsched.errors import BadPart
 from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
 from optsched.model.spectrum import Modes, Spectrum
+from optsched.numerics import jax_settings
 from optsched.optimisers.base import Limit, Optimiser, Setting
-from optsched.settings import jax_settings
 
 __all__ = ["check_blocks", "check_dynamics", "checked_limit", "checked_values"]
 

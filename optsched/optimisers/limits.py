@@ -19,7 +19,7 @@ import numpy as np
 from optsched.arrays import Floats
 from optsched.model.dynamics import Dynamics
 from optsched.model.spectrum import Modes, Spectrum
-from optsched.settings import jax_settings
+from optsched.numerics import jax_settings
 
 __all__ = ["loss_gain", "rate_limit"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from optsched.control.certificate import global_bound, global_floor
-from optsched.control.constraints import violations
 from optsched.control.problem import Problem
+from optsched.control.rate.constraints import violations
 from optsched.errors import InvalidProblem
 from optsched.model.replay import Replay, replay
+from optsched.numerics import quiet
 from optsched.schedules.schedule import Schedule
-from optsched.settings import quiet
 
 __all__ = ["Verification", "matching", "verify"]
 

@@ -21,7 +21,7 @@ from optsched.control.methods.nlp import ProgramResult, solve_program
 from optsched.control.methods.transcription import Transcription
 from optsched.control.task import Iterate, Method, Task
 from optsched.model.dynamics import SGD
-from optsched.settings import jax_settings
+from optsched.numerics import jax_settings
 
 __all__ = ["Collocation"]
 

@@ -30,7 +30,7 @@ from optsched.control.methods.radau import (
 )
 from optsched.model.dynamics import SGD
 from optsched.model.spectrum import Modes
-from optsched.settings import jax_settings
+from optsched.numerics import jax_settings
 
 __all__ = ["Transcription"]
 

@@ -38,8 +38,8 @@ from optsched.model.dynamics import Dynamics, knot_blocks
 from optsched.model.knots import graded_steps
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.replay import MAX_STEPS, Replay, replay
+from optsched.numerics import jax_settings
 from optsched.schedules.schedule import Schedule
-from optsched.settings import jax_settings
 from optsched.studies.compare.baselines import best_baselines
 
 __all__ = [

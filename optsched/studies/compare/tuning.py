@@ -20,9 +20,9 @@ from optsched.arrays import Floats
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS, Replay, replay
+from optsched.numerics import quiet
 from optsched.schedules.families import Family, Parameter, named_families
 from optsched.schedules.schedule import Schedule
-from optsched.settings import quiet
 from optsched.studies.compare.peaks import Curve, Peak
 
 __all__ = ["Peak", "Shapes", "Tuned", "Tuner", "tune"]
