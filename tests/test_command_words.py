@@ -168,8 +168,7 @@ def test_help_is_grouped_by_theme() -> None:
     assert places == sorted(places)
     assert text.index("--floor") > text.index("\nRates:") > text.index("--horizon")
     known = {f"--{word}" for words in THEMES.values() for word in words.split()}
-    planned = {"--objective"}
-    assert known - planned <= {word for one in BY_NAME.values() for word in words_of(one)}
+    assert known <= {word for one in BY_NAME.values() for word in words_of(one)}
 
 
 def test_help_says_what_an_option_takes() -> None:
@@ -208,6 +207,8 @@ def test_errors_name_options(
 def test_what_is_no_number(name: str, option: click.Option, capsys: Any) -> None:
     line = refused(capsys, *name.split(), option.opts[0], "soon")
     assert re.fullmatch(rf"{option.opts[0]}: got 'soon', allowed: .+", line), line
+    line = refused(capsys, *name.split(), option.opts[0], "1_0")
+    assert line.startswith(f"{option.opts[0]}: got '1_0', allowed: "), line
 
 
 @pytest.mark.parametrize(("name", "option"), options_of(Choice))

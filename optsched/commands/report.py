@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from optsched.commands.command import spoken
 from optsched.commands.show import percent, print_lines, print_table
 from optsched.control.rate.constraints import beyond_words
 
@@ -149,7 +150,7 @@ def verification_report(result: Verification, file: str) -> None:
     error = f", relative error about {played.error:.0e}" if played.error else ""
     print_lines(f"replayed {played.how}{error}")
     for line in result.violations:
-        print_lines(f"breaks a constraint: {line}")
+        print_lines(f"breaks a constraint: {spoken(line)}")
     if not problem.rate_only:
         print_lines("no lower bound is known for schedules of this problem")
         _print_floor(result.floor, played.excess_loss)

@@ -17,6 +17,13 @@ __all__ = ["Budgets", "Choice", "Grid", "Horizons", "Number"]
 MOST_POINTS, LONGEST = 10_000, 10**15
 
 
+def _float(text: Any) -> float:
+    """A number as people write it: Python's 1_0 is a slip of the keyboard here."""
+    if "_" in str(text):
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
 class Number(click.ParamType):
     """A number that only has to parse; `Problem` checks its range."""
 
@@ -27,7 +34,7 @@ class Number(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         try:
-            return float(value)
+            return _float(value)
         except ValueError:
             field = param.name if param is not None else "value"
             raise InvalidProblem(field, value, self.allowed) from None
@@ -114,7 +121,7 @@ class Grid(click.ParamType):
             raise ValueError(f"three numbers in LOW:HIGH:COUNT, such as {self.example}")
         low, high = self.number(parts[0]), self.number(parts[1])
         try:
-            count = float(parts[2])
+            count = _float(parts[2])
         except ValueError:
             count = math.nan
         least = max(self.least, 2)
@@ -135,7 +142,7 @@ class Grid(click.ParamType):
     def number(self, text: str) -> Any:
         """One number; a ValueError says what is allowed."""
         try:
-            value = float(text)
+            value = _float(text)
         except ValueError:
             value = math.nan
         if not self.allows(value):
