@@ -243,7 +243,7 @@ def test_gradients_and_errors_of_both_evaluations(objective: str) -> None:
     exact = replay(problem.spectrum, dynamics, schedule, objective=problem.terms.objective)
     off = abs(one.value / exact.value - 1.0)
     assert off <= 3.0 * np.abs(one.errors).sum() + 1e-6
-    task = _task(problem, mesh, x, 1e-6)
+    task = _task(problem, mesh, x, 1e-6, problem.eta_cap)
     assert math.exp(task.objective(task.start)[0]) == pytest.approx(one.value)
 
 
