@@ -149,9 +149,12 @@ def test_auto_takes_the_simplest_that_cannot_be_told_apart() -> None:
         if best.shape == "hold and linear decay":
             assert best.cost <= 0.25 * error
             assert "decay linearly to 0" in best.words
-    # With nothing to forgive, what costs anything is not taken.
-    sure = replace(FITS["no decay"], misfit=0.0, seed_noise=0.0)
-    assert plan(sure, STEPS, warmup=RAMP, robust="none").shape == "free rates"
+    # What costs twice what two runs could show is not taken, what costs half of it is.
+    found = FITS["no decay"]
+    simple = plan(found, STEPS, warmup=RAMP, robust="none", shape="simple")
+    for error, free in ((0.5 * simple.cost, True), (2.0 * simple.cost, False)):
+        sure = replace(found, misfit=0.0, seed_noise=error / (math.sqrt(2.0) * simple.loss))
+        assert (plan(sure, STEPS, warmup=RAMP, robust="none").shape == "free rates") == free
 
 
 def test_shapes() -> None:
