@@ -466,8 +466,20 @@ def test_a_quoted_field_with_lines_and_a_hash_is_a_field(tmp_path: Path) -> None
 
 def test_exchanged_names_may_be_insisted_on(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    path.write_text("step,lr,loss\n" + "".join(f"{k},10.0,{0.01 - k / 1000}\n" for k in range(8)))
+    rows = [f"{k},{10.0 - k},{0.01 - k / 1000}\n" for k in range(8)]
+    path.write_text("step,lr,loss\n" + "".join(rows))
+    with pytest.raises(BadLog, match="are the names exchanged"):
+        read_run(path)
     assert read_run(path, columns={"lr": "lr", "loss": "loss"}).schedule.peak == 10.0
+    # Digits are learned to losses far below a rate of 0.1, which is held.
+    rows = [f"{k},{0.1 if k < 90 else 0.05},{1 / (40 + k)}\n" for k in range(99)]
+    path.write_text("step,lr,loss\n" + "".join(rows))
+    assert read_run(path).schedule.peak == 0.1
+    # One row that is damaged hides no exchange.
+    rows = [f"{k},{3 - k / 9},{1e-4 * (8 - k)}\n" for k in range(7)] + ["7,2.2,1\n"]
+    path.write_text("step,lr,loss\n" + "".join(rows))
+    with pytest.raises(BadLog, match="are the names exchanged"):
+        read_run(path)
 
 
 def test_only_regular_files_of_a_sane_size_are_read(tmp_path: Path, monkeypatch: Any) -> None:

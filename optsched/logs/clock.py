@@ -128,8 +128,10 @@ def _check_swapped(loss: Points, rate: Points) -> None:
     """Refuse names of columns that were exchanged, unless the caller has given them."""
     if loss.series.given or rate.series.given:
         return
-    least, most = np.quantile(rate.values, 0.1), np.quantile(loss.values, 0.9)
-    if least > most and most < SMALL:
+    least, most = np.quantile(rate.values, 0.1), np.quantile(loss.values, 0.75)
+    # Small losses under a large rate are not rare, but a rate is mostly held, and a loss never.
+    changing = 2 * len(np.unique(rate.values)) > len(rate.values)
+    if least > most and most < SMALL and changing:
         raise BadLog(
             f"{loss.series.table.path}: the rates in {rate.series.value!r} are above the losses in "
             f"{loss.series.value!r}: are the names exchanged? Give columns={{'lr': ..., 'loss': "
