@@ -254,6 +254,16 @@ def test_rules_of_values_and_limit() -> None:
             small(optimiser=kind())
 
 
+def test_rates_without_any_bound_are_refused() -> None:
+    class Free(NoisySGD):
+        def limit(self, setting: Setting) -> Limit:
+            return Limit(math.inf, hard=False)
+
+    with pytest.raises(InvalidProblem, match=r"eta_max.*knows no largest rate"):
+        small(optimiser=Free())
+    assert small(optimiser=Free(), eta_max=0.5).eta_cap == 0.5
+
+
 def test_blocks_that_are_not_those_of_the_step() -> None:
     def blocks(factor: float, place: int) -> Any:
         def made(self: Any, modes: Any, blocks: Any, noise: Any) -> Any:

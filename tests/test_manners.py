@@ -35,6 +35,7 @@ def test_a_line_says_it(solution: Solution) -> None:
     assert len(line) < 160 and "\n" not in line
     assert f"{solution.excess_loss:.6g}" in line and "% of optimal" in line
     assert len(repr(solution.certificate)) < 120
+    assert len(repr(solution.replay)) < 140 and "bias" in repr(solution.replay)
     mean = repr(solve(Problem(2.5, 1.5, 20, features=40, objective="mean")))
     assert "mean 0." in mean
 

@@ -225,6 +225,9 @@ class Problem:
         if "eta" not in self.controls and self.eta_max >= self.stability_limit:
             limit = f"below {self.limit.rate:.6g}, the {self.limit.name}, as eta is held there"
             raise InvalidProblem("eta_max", self.eta_max, limit)
+        if not (self.rate_held or min(self.eta_cap, self.optimiser.reach(self.setting)) < math.inf):
+            allowed = f"a number > 0, as {self.optimiser.name} knows no largest rate of use"
+            raise InvalidProblem("eta_max", self.given_eta_max, allowed)
         rule = f"a whole number, 0 to {self.horizon - 1}"
         self._check("warmup", rule, lambda x: 0 <= x < self.horizon, whole=True)
         rule = f"a number, 0 to below {self.eta_cap:.6g}"

@@ -33,7 +33,7 @@ KNOT_TOL = 2e-3  # of a curve with more knots; halving the blocks brings it down
 MOST_BLOCKS = 4096
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Replay:
     """A schedule replayed on the exact recursion.
 
@@ -62,6 +62,11 @@ class Replay:
     excess_curve: Floats
     bias_curve: Floats
     value: float
+
+    def __repr__(self) -> str:
+        parts = f"{self.excess_loss:.6g} = bias {self.bias:.3g} + variance {self.variance:.3g}"
+        other = "" if self.value == self.excess_loss else f", objective {self.value:.6g}"
+        return f"Replay(T = {self.steps[-1]}, excess loss {parts}{other}, {self.how})"
 
 
 def _sample_steps(horizon: int) -> Ints:
