@@ -19,7 +19,7 @@ from optsched import Problem, Schedule, Solution, solve
 from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.certificate import UNREFINED
 from optsched.control.mesh import graded_mesh
-from optsched.control.objective import Objective
+from optsched.control.traced import TracedObjective
 
 WORSE = 1e-6
 SEARCH = "optsched.control.solve._best_neighbour"
@@ -44,7 +44,7 @@ def annealed(problem: Problem) -> list[Schedule]:
         problem.modes, problem.batch_size, problem.noise**2, problem.eta_cap, horizon
     )
     mesh = graded_mesh(path, horizon, 60, problem.spectrum.largest)
-    objective = Objective(problem.dynamics, problem.modes, mesh)
+    objective = TracedObjective(problem.dynamics, problem.modes, mesh)
     shares = [1, 2, 3, 4, 6, 9, 0.05 * horizon, 0.2 * horizon, 0.5 * horizon, horizon]
     best = {}
     for length in np.unique(np.clip(np.round(shares), 1, horizon)):

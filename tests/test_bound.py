@@ -13,8 +13,8 @@ from optsched.control.bounds.certified import _Relaxed, certified_bound
 from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
 from optsched.control.methods.descent import projected_descent
-from optsched.control.objective import Objective
 from optsched.control.problem import Problem
+from optsched.control.traced import TracedObjective
 from optsched.model.spectrum import TabulatedSpectrum
 from optsched.schedules.schedule import Schedule
 from optsched.studies.verify import verify
@@ -180,7 +180,7 @@ def test_below_the_optimum_of_the_solver() -> None:
     cap, sigma2 = problem.eta_cap, problem.noise**2
     path = relaxed_geodesic(problem.modes, problem.batch_size, sigma2, cap, problem.horizon)
     mesh = graded_mesh(path, problem.horizon, 120, 1.0)
-    objective = Objective(problem.dynamics, problem.modes, mesh)
+    objective = TracedObjective(problem.dynamics, problem.modes, mesh)
     start = np.log(np.interp(mesh.steps, path.t, path.eta))
     n = mesh.controls
     found = projected_descent(

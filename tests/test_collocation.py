@@ -16,9 +16,9 @@ from optsched.control.methods.collocation import Collocation
 from optsched.control.methods.descent import projected_descent
 from optsched.control.methods.radau import radau
 from optsched.control.methods.transcription import Transcription
-from optsched.control.objective import Objective
 from optsched.control.problem import Problem
 from optsched.control.task import Iterate, Task
+from optsched.control.traced import TracedObjective
 from optsched.model.dynamics import SGD
 from optsched.model.spectrum import PowerLawSpectrum
 
@@ -33,7 +33,7 @@ def make_task(problem: Problem, knots: int = 40, tol: float = 1e-7) -> Task:
     own = mesh.steps[len(mesh.steps) - n :]
     start = np.log(np.interp(own, path.t, path.eta))
     low = math.log(problem.eta_min) if problem.eta_min > 0.0 else -math.inf
-    objective = Objective(problem.dynamics, problem.modes, mesh)
+    objective = TracedObjective(problem.dynamics, problem.modes, mesh)
     upper = np.full(n, math.log(problem.eta_cap))
     return Task(problem, mesh, objective, start, np.full(n, low), upper, tol)
 

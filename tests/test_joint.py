@@ -15,7 +15,7 @@ from optsched.control.joint.hessian import lowest_curvature
 from optsched.control.joint.search import control_nodes
 from optsched.control.joint.starts import named_starts
 from optsched.control.mesh import log_mesh
-from optsched.control.objective import Objective
+from optsched.control.traced import TracedObjective
 from optsched.optimisers.coordinates import (
     Average,
     Batch,
@@ -180,14 +180,14 @@ def test_a_mesh_too_coarse_for_the_oscillation_is_not_trusted() -> None:
     nodes = control_nodes(problem, coarse, 3)
     held = {"eta": 4.0, "beta": 0.999, "nu": 0.98}
     x = nodes.fit({name: np.full(3, value) for name, value in held.items()})
-    objective = Objective(problem.dynamics, problem.modes, coarse, nodes)
+    objective = TracedObjective(problem.dynamics, problem.modes, coarse, nodes)
     schedule = Schedule.from_knots([0, 1023], held, horizon=1024)
     exact = qhm_recursion(problem, schedule)
     off = abs(math.exp(objective(x)[0]) / exact - 1.0)
     assert off > 0.05  # the trap is real,
     assert np.abs(objective.audit(x).errors).sum() > 0.3 * off  # and seen
     finer = control_nodes(problem, fine, 3)
-    good = Objective(problem.dynamics, problem.modes, fine, finer)
+    good = TracedObjective(problem.dynamics, problem.modes, fine, finer)
     assert math.exp(good(x)[0]) == pytest.approx(exact, rel=2e-3)
 
 
@@ -298,7 +298,7 @@ def test_gradient_of_the_joint_objective() -> None:
     nodes = control_nodes(problem, mesh, 5)
     start = next(iter(named_starts(problem, mesh.steps.astype(float), None).values()))
     x = nodes.fit(start) - 0.1
-    objective = Objective(problem.dynamics, problem.modes, mesh, nodes, smoothing=1e-3)
+    objective = TracedObjective(problem.dynamics, problem.modes, mesh, nodes, smoothing=1e-3)
     gradient = objective(x)[1]
     rng = np.random.default_rng(0)
     for _ in range(6):

@@ -55,8 +55,12 @@ def test_a_page_for_notebooks(solution: Solution) -> None:
 def test_a_figure(solution: Solution, tmp_path: Path) -> None:
     figure = solution.plot()
     schedule, loss = figure.axes
-    np.testing.assert_allclose(schedule.lines[0].get_ydata(), solution.schedule.eta)
-    np.testing.assert_allclose(loss.lines[0].get_ydata(), solution.replay.excess_curve[1:])
+    np.testing.assert_allclose(
+        np.asarray(schedule.lines[0].get_ydata(), float), solution.schedule.eta
+    )
+    np.testing.assert_allclose(
+        np.asarray(loss.lines[0].get_ydata(), float), solution.replay.excess_curve[1:]
+    )
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 

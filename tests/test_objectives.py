@@ -16,9 +16,9 @@ from optsched import InvalidProblem, Problem, Schedule, replay, solve
 from optsched.cli import main
 from optsched.control.bounds.along import sum_bound
 from optsched.control.mesh import graded_mesh
-from optsched.control.objective import Objective as TracedObjective
 from optsched.control.rate.plain import PlainObjective
 from optsched.control.rate.search import _first_mesh, _paths, _task
+from optsched.control.traced import TracedObjective
 from optsched.errors import BadPart
 from optsched.model.dynamics import SGD
 from optsched.objectives import (

@@ -21,8 +21,8 @@ from optsched import PowerLawSpectrum, Problem, Schedule, replay
 from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
-from optsched.control.objective import Objective
 from optsched.control.rate.plain import PlainObjective
+from optsched.control.traced import TracedObjective
 from optsched.model.dynamics import SGD, BlockMaps, Blocks, knot_blocks
 from optsched.model.propagate import block_maps, chain
 from optsched.model.sgd.chain import PlainChain, plain_parts, pull_back
@@ -120,7 +120,7 @@ def test_objective_is_that_of_jax(horizon: int, warmup: int) -> None:
     mesh = graded_mesh(path, horizon, 40, 1.0, warmup)
     assert isinstance(problem.dynamics, SGD)
     plain = PlainObjective(problem.dynamics, modes, mesh)
-    traced = Objective(problem.dynamics, modes, mesh)
+    traced = TracedObjective(problem.dynamics, modes, mesh)
     x = np.log(np.interp(mesh.free_steps, path.t, 0.7 * path.eta))
     for mine, reference in zip(plain(x), traced(x), strict=True):
         np.testing.assert_allclose(mine, reference, rtol=1e-9, atol=1e-12)

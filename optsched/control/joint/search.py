@@ -15,10 +15,10 @@ from optsched.control.joint.nodes import ControlNodes
 from optsched.control.joint.starts import Controls, completed, named_starts
 from optsched.control.mesh import StepMesh, log_clock, log_mesh, split_mesh
 from optsched.control.methods.shooting import task_residual
-from optsched.control.objective import Objective
 from optsched.control.problem import Problem
 from optsched.control.rate.search import RateOptima
 from optsched.control.task import Iterate, Method, Task, run_method
+from optsched.control.traced import TracedObjective
 from optsched.optimisers.coordinates import Batch, Chart, Constant
 from optsched.schedules.schedule import Schedule
 
@@ -93,7 +93,7 @@ class _Solver:
         iterations: int | None = None,
     ) -> _Found:
         """Improve a point on the given nodes."""
-        objective = Objective(
+        objective = TracedObjective(
             problem.dynamics, problem.modes, mesh, nodes, smoothing, problem.terms
         )
         lower, upper = nodes.lower, nodes.upper
@@ -177,7 +177,9 @@ class _Solver:
                 break
             mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
             nodes = control_nodes(problem, mesh, found.nodes.count)
-            objective = Objective(problem.dynamics, problem.modes, mesh, nodes, terms=problem.terms)
+            objective = TracedObjective(
+                problem.dynamics, problem.modes, mesh, nodes, terms=problem.terms
+            )
         return mesh
 
     def finish(self, found: _Found, tol: float) -> _Found:

@@ -22,9 +22,9 @@ __all__ = ["PlainObjective"]
 class PlainObjective:
     r"""The log of the objective as a function of the log rates at the free knots of a mesh.
 
-    The same as `optsched.control.objective.Objective` for plain SGD with its rate alone, which is
-    solved by the hundreds, and first of all problems: there the compiler would cost more than the
-    solve.
+    The same as `optsched.control.traced.TracedObjective` for plain SGD with its rate alone, which
+    is solved by the hundreds, and first of all problems: there the compiler would cost more than
+    the solve.
 
     Parameters
     ----------

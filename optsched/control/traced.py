@@ -23,7 +23,7 @@ from optsched.model.spectrum import Modes
 from optsched.numerics import jax_settings
 from optsched.objectives import KnotSum, Terms
 
-__all__ = ["Objective"]
+__all__ = ["TracedObjective"]
 
 
 @jax.jit
@@ -72,7 +72,7 @@ def _advance_all(dynamics: Dynamics, modes: Modes, states: Array, maps: BlockMap
     return jax.vmap(lambda x, one: advance(x, one, dynamics, modes))(states, maps)
 
 
-class Objective:
+class TracedObjective:
     r"""The log of the objective as a function of the free variables of a mesh.
 
     Parameters
