@@ -26,7 +26,8 @@ HORIZONS = (10, 100, 1000, 24_000, 10**6)
 
 def plan(found: Fit, horizon: int, **options: Any) -> Plan:
     """The best of free rates under the parameters of the fit."""
-    return any_plan(found, horizon, **{"shape": "free", "robust": "none"} | options)
+    plain: dict[str, Any] = {"shape": "free", "robust": "none"}
+    return any_plan(found, horizon, **plain | options)
 
 
 def _loss(found: Fit, schedule: Schedule, theta: Any = None) -> float:
