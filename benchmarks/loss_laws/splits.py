@@ -17,7 +17,7 @@ import numpy as np
 from optsched import OptschedError, Schedule
 from optsched.pilot import Run, read_runs
 
-__all__ = ["Model", "Split", "choices", "models", "peaks", "splits"]
+__all__ = ["SAME", "Model", "Split", "choices", "models", "peaks", "splits"]
 
 # Steps of the warm-up where the logs begin after it, by the name of the folder.
 WARMUP = {"25M": 2160, "100M": 2160, "llama-124m": 300}
@@ -27,6 +27,7 @@ SAME = 0.02  # relative: one peak rate
 SHORT = 0.55  # of the longest run of a peak: a pilot
 SETS = 10  # of pilots, at one peak of one model
 NEAR = 2.5  # of two peak rates: the next one
+FAR = 5.0  # of two peak rates on both sides of a third
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,8 @@ class Split:
     Attributes
     ----------
     kind : str
-        protocol, same (the peak of the pilots), longer, between, up or down.
+        protocol, same (the peak of the pilots), longer, up, down, between, or far between: from
+        one run each at two peaks more than 5 times apart.
     pilots, targets : tuple of Run
     """
 
@@ -158,7 +160,8 @@ def splits(model: Model) -> Iterator[Split]:
     for i in range(1, len(groups) - 1):
         for low, high in zip(sets[i - 1][:4], sets[i + 1][:4], strict=False):
             for pilots in ((low[0], *high[1:2]), (*low[1:2], high[0])):
-                yield Split("between", pilots, tuple(groups[i][1]))
+                far = groups[i + 1][0] / groups[i - 1][0] > FAR
+                yield Split("far between" if far else "between", pilots, tuple(groups[i][1]))
 
 
 def choices(model: Model) -> list[list[Run]]:

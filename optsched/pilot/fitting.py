@@ -1,8 +1,9 @@
 r"""Fit a law to the logs of a few runs, with its uncertainty.
 
-The objective is the Huber loss of the residuals of :math:`\ln L`, over their own size, plus the
-priors of the law. Residuals of a law are smooth in time, since what is left is what the law cannot
-say, so that the rows of a log are far from independent: a prior weighs as much as 60 rows.
+The objective is the Huber loss of the residuals of :math:`\ln L`, over their own size, and of the
+priors of the law, so that runs that contradict a prior win in the end. Residuals of a law are
+smooth in time, since what is left is what the law cannot say, so that the rows of a log are far
+from independent: a prior weighs as much as 60 rows.
 Uncertainty is that of the objective's curvature (Laplace), by a factor that makes intervals hold
 on models that were left out; it is carried by an ensemble of parameters with that covariance.
 """
