@@ -249,7 +249,6 @@ def test_command_on_a_trace(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["--trace", "missing.csv"], "no column 'sharpness'"),
         (["--trace", "negative.csv"], "negative.csv: sharpness: got -3.0, allowed: finite"),
         (["--trace", "words.csv"], "line 2: sharpness is 'x', expected a number or nothing"),
-        (["--trace", "order.csv"], "line 3: step is 0, expected a whole number above 0"),
         (
             ["--trace", "good.csv", "--sharpness-error", "1"],
             "--sharpness-error: got 1.0, allowed: none with --trace",

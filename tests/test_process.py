@@ -17,6 +17,14 @@ import pytest
 from optsched import Schedule
 from optsched.commands.show import percent, print_json, print_lines, print_table, show
 
+
+@pytest.fixture(autouse=True)
+def _listens_to_ctrl_c() -> None:
+    """Jobs in the background ignore Ctrl-C, and so would what they start: not here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 RUN = [sys.executable, "-m", "optsched"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from optsched import InvalidProblem, Problem, Schedule, SolveFailed, solve
 from optsched.cli import main
 from optsched.commands.options import Grid, Horizons
+from optsched.control.solution import Status
 from optsched.exponents import fit_exponent
 from optsched.plots.scaling import plot_scaling, plot_scaling_loss, plot_scaling_slopes
 from optsched.schedules.families import FAMILIES, linear
@@ -489,7 +490,7 @@ def test_a_failed_solve_starts_again_from_the_horizon_before(
         starts.append((problem.horizon, "initial" in options))
         found = solve(problem, **options)
         bad = problem.horizon == 400 and "initial" not in options
-        return replace(found, status="not converged") if bad else found
+        return replace(found, status=Status.UNFINISHED) if bad else found
 
     monkeypatch.setattr(finders, "solve", first_fails)
     found = scaling(Problem(3.5, 2, 10), [200, 400], solve_options={"gap": 1e3})

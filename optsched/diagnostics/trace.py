@@ -33,8 +33,8 @@ def read_trace(path: str | os.PathLike[str]) -> SharpnessTrace:
         Naming file, line or column, and what is expected.
     """
     log = read_log(path, required=("step", "sharpness"))
-    kept = log.present["sharpness"]
-    if not kept.any():
+    kept = log.present.get("sharpness")
+    if kept is None or not kept.any():
         raise BadFile(f"{path}: column sharpness: empty; expected a number in one row at least")
     error = log.columns.get("sharpness_error", np.zeros(len(kept)))[kept]
     lr = log.columns.get("lr")
