@@ -274,6 +274,7 @@ def test_other_warnings_are_shown(tmp_path: Path) -> None:
 
 
 @POSIX
+@pytest.mark.slow  # where a solve is after two seconds depends on the machine
 def test_signal_of_a_terminal_ends_a_solve(tmp_path: Path) -> None:
     """The real thing once: a long solve that is interrupted after it has begun."""
     argv = ["solve", "--a", "3.5", "--b", "5", "--horizon", "300", "--control", "eta,beta,nu"]
