@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, solve
-from optsched.model.dynamics import SGD
-from optsched.model.qhm import QHM
+from optsched.model.dynamics import SGDDynamics
+from optsched.model.qhm import QHMDynamics
 from optsched.model.replay import replay
 from optsched.studies.averaging.against_decay import (
     AveragingStudy,
@@ -59,7 +59,10 @@ def test_a_growing_window_at_a_constant_rate_beats_the_best_decay(study: Averagi
 
 def test_tuned_values_are_best(study: AveragingStudy) -> None:
     """Moving the rate or the window off the tuned values raises the replayed loss."""
-    spectrum, dynamics = study.problem.spectrum, QHM(5.0, 0.25, momentum=False, averaged=True)
+    spectrum, dynamics = (
+        study.problem.spectrum,
+        QHMDynamics(5.0, 0.25, momentum=False, averaged=True),
+    )
     assert spectrum is not None
     for name in ("constant, ema", "constant, growing"):
         row, steps = study.rows[name], np.arange(100)
@@ -118,7 +121,7 @@ def test_replay_is_the_covariance_recursion() -> None:
     }
     iterate, average = covariance_recursion(SPECTRUM, 0.3, 0.0, controls)
     schedule = Schedule.from_array(controls["eta"], ema=controls["ema"])
-    dynamics = QHM(5.0, 0.3, momentum=False, averaged=True)
+    dynamics = QHMDynamics(5.0, 0.3, momentum=False, averaged=True)
     played = replay(SPECTRUM, dynamics, schedule)
     assert played.excess_loss == pytest.approx(average, rel=1e-12)
     assert _direct(SPECTRUM, 0.3, controls["eta"], controls["ema"]) == pytest.approx(average)
@@ -127,10 +130,10 @@ def test_replay_is_the_covariance_recursion() -> None:
 
 def test_without_memory_there_is_no_average() -> None:
     eta = np.linspace(0.5, 0.1, 60)
-    plain = replay(SPECTRUM, SGD(5.0, 0.3), Schedule.from_array(eta))
+    plain = replay(SPECTRUM, SGDDynamics(5.0, 0.3), Schedule.from_array(eta))
     none = replay(
         SPECTRUM,
-        QHM(5.0, 0.3, momentum=False, averaged=True),
+        QHMDynamics(5.0, 0.3, momentum=False, averaged=True),
         Schedule.from_array(eta, ema=np.zeros(60)),
     )
     assert none.excess_loss == pytest.approx(plain.excess_loss, rel=1e-12)
@@ -146,8 +149,8 @@ def test_stationary_variance(rho: float) -> None:
     """
     spectrum, eta = PowerLawSpectrum(2.0, 2.0, 1), 0.01
     schedule = Schedule.from_array(np.full(5000, eta), ema=np.full(5000, rho))
-    averaged = replay(spectrum, QHM(1e3, 1.0, momentum=False, averaged=True), schedule)
-    plain = replay(spectrum, SGD(1e3, 1.0), Schedule.from_array(np.full(5000, eta)))
+    averaged = replay(spectrum, QHMDynamics(1e3, 1.0, momentum=False, averaged=True), schedule)
+    plain = replay(spectrum, SGDDynamics(1e3, 1.0), Schedule.from_array(np.full(5000, eta)))
     assert averaged.bias < 1e-15
     r = 1.0 - eta
     factor = (1.0 - rho) * (1.0 + rho * r) / ((1.0 + rho) * (1.0 - rho * r))
@@ -161,7 +164,7 @@ def test_a_uniform_average_is_the_mean_of_the_iterates() -> None:
     """Noise-free, the error of iterate t is (1 - eta lam)^t; the window c = 1 averages them."""
     steps, eta = np.arange(50), 0.3
     schedule = Schedule.from_array(np.full(50, eta), ema=growing_window(steps, 1.0))
-    played = replay(SPECTRUM, QHM(1e15, 0.0, momentum=False, averaged=True), schedule)
+    played = replay(SPECTRUM, QHMDynamics(1e15, 0.0, momentum=False, averaged=True), schedule)
     modes = SPECTRUM.full()
     means = ((1.0 - eta * modes.lam) ** (steps[:, None] + 1.0)).mean(0)
     assert played.excess_loss == pytest.approx(float((modes.mu * means**2).sum()), rel=1e-9)
@@ -193,7 +196,7 @@ def test_weight_decay_is_a_bias(study: AveragingStudy) -> None:
     """The best schedule without weight decay, replayed with it."""
     spectrum, row = study.problem.spectrum, study.rows["decay"]
     assert spectrum is not None
-    dynamics = QHM(5.0, 0.25, weight_decay=1e-2, momentum=False, decayed=True)
+    dynamics = QHMDynamics(5.0, 0.25, weight_decay=1e-2, momentum=False, decayed=True)
     played = replay(spectrum, dynamics, row.schedule)
     assert played.bias > 1.01 * row.replay.bias
     assert played.variance < row.replay.variance

@@ -14,7 +14,7 @@ from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
 from optsched.control.rate.constraints import violations
 from optsched.control.rate.plain import PlainObjective
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.studies.verify import verify
 from tests.problems import excess_of
 
@@ -53,7 +53,7 @@ def test_blocks_that_are_too_coarse_have_no_loss() -> None:
     problem = Problem(4.85, 5.9, 1000, batch_size=300, eta_max=1.986)
     path = relaxed_geodesic(problem.modes, 300.0, 0.25, 1.986, 1000)
     mesh = graded_mesh(path, 1000, 12, 1.0)
-    assert isinstance(problem.dynamics, SGD)
+    assert isinstance(problem.dynamics, SGDDynamics)
     objective = PlainObjective(problem.dynamics, problem.modes, mesh)
     early = np.arange(mesh.controls) < mesh.controls // 2
     falling = np.log(np.where(early, 1.986, 0.2))

@@ -268,8 +268,8 @@ def test_numerical_error(a: float, b: float, horizon: int) -> None:
     steps, eta = relaxed.path(0.26 * case.longest)
     table = module.Generators(case, 0.2 * float(eta.min()), 4.0)
     index = table.nearest(eta)
-    coarse = module.Support(table, index, steps)
-    fine = module.Support(table, np.repeat(index, 2), np.repeat(steps / 2.0, 2))
+    coarse = module.SupportingBound(table, index, steps)
+    fine = module.SupportingBound(table, np.repeat(index, 2), np.repeat(steps / 2.0, 2))
     assert fine.log_excess == pytest.approx(coarse.log_excess, abs=1e-9)
     # The inequality is an equality at the reference ...
     rates, rows = table.rates[np.repeat(index, 3)], np.arange(3 * len(index))

@@ -19,7 +19,7 @@ from optsched.control.methods.transcription import Transcription
 from optsched.control.problem import Problem
 from optsched.control.task import Iterate, Task
 from optsched.control.traced import TracedObjective
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.model.spectrum import PowerLawSpectrum
 
 
@@ -40,7 +40,7 @@ def make_task(problem: Problem, knots: int = 40, tol: float = 1e-7) -> Task:
 
 def transcribe(task: Task, **options: Any) -> Transcription:
     """Transcription of a task around its start."""
-    assert isinstance(task.objective.dynamics, SGD)
+    assert isinstance(task.objective.dynamics, SGDDynamics)
     return Transcription(
         task.objective.dynamics,
         task.problem.modes,
@@ -240,6 +240,6 @@ def test_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_refuses_other_dynamics() -> None:
     task = make_task(Problem(3.5, 2.0, 5))
-    task.objective.dynamics = SGD(5.0, 0.25, continuous=True)
+    task.objective.dynamics = SGDDynamics(5.0, 0.25, continuous=True)
     with pytest.raises(TypeError, match="recursion of plain SGD"):
         Collocation().run(task)

@@ -19,7 +19,7 @@ from optsched.errors import BadPart
 from optsched.model import dynamics as model
 from optsched.model.dynamics import Dynamics
 from optsched.model.moments import LinearOptimiser, Transition, pytree
-from optsched.model.qhm import QHM as QHMDynamics
+from optsched.model.qhm import QHMDynamics
 from optsched.model.stability import momentum_limit
 from optsched.optimisers.base import Limit, Optimiser, Setting
 from optsched.optimisers.limits import rate_limit
@@ -110,7 +110,7 @@ class Quiet(SGD):
     """A subclass with less noise: a bound of plain SGD would be above its loss."""
 
     def dynamics(self, setting: Setting) -> Dynamics:
-        return model.SGD(1e6, 0.0)
+        return model.SGDDynamics(1e6, 0.0)
 
 
 class Same(SGD):
@@ -121,10 +121,10 @@ class Borrowed(Optimiser):
     """No relative, with the very dynamics of the library at other numbers."""
 
     def dynamics(self, setting: Setting) -> Dynamics:
-        return model.SGD(setting.batch_size * 1e3, setting.sigma2 * 1e-3)
+        return model.SGDDynamics(setting.batch_size * 1e3, setting.sigma2 * 1e-3)
 
 
-class Louder(model.SGD):
+class Louder(model.SGDDynamics):
     """Dynamics that are a subclass of the library's."""
 
     def change(self, modes: Any, controls: Any) -> Any:
@@ -135,7 +135,7 @@ class Louder(model.SGD):
 class OtherDynamics(Problem):
     @property
     def dynamics(self) -> Dynamics:
-        return model.SGD(1e6, 0.0)
+        return model.SGDDynamics(1e6, 0.0)
 
 
 class SameProblem(Problem):
@@ -200,7 +200,7 @@ def returning(value: Any) -> type[Optimiser]:
     return Returning
 
 
-class Unregistered(model.SGD):
+class Unregistered(model.SGDDynamics):
     pass
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, replay
-from optsched.model.dynamics import SGD, Dynamics, knot_blocks
+from optsched.model.dynamics import Dynamics, SGDDynamics, knot_blocks
 from optsched.model.montecarlo import monte_carlo
 from optsched.model.ode import (
     BiasVariance,
@@ -48,7 +48,7 @@ def test_blocks_of_one_step_are_the_recursion(eta: list[float], m: float, sigma2
     # Padded to one shape, so that the test compiles once.
     steps = list(range(len(eta))) + [len(eta)] * (8 - len(eta))
     knots = np.append(rates, np.zeros(9 - len(eta)))
-    assert _by_blocks(SGD(m, sigma2), modes, steps, len(eta), knots) == pytest.approx(
+    assert _by_blocks(SGDDynamics(m, sigma2), modes, steps, len(eta), knots) == pytest.approx(
         exact, rel=1e-12
     )
 
@@ -63,7 +63,7 @@ def test_one_block_of_many_steps(n: int, eta: float, ratio: float, m: float) -> 
     inside = eta + (last - eta) * np.arange(n) / n
     exact, _ = recursion(modes, m, sigma2, np.append(warm, inside))
     knots = np.append(np.full(401, eta), last)
-    got = _by_blocks(SGD(m, sigma2), modes, list(range(401)), 400 + n, knots)
+    got = _by_blocks(SGDDynamics(m, sigma2), modes, list(range(401)), 400 + n, knots)
     assert got == pytest.approx(exact, rel=2e-2)
 
 
@@ -105,7 +105,7 @@ def test_exponential_moments(kappa: float) -> None:
 
 
 def test_ode_against_an_independent_integrator() -> None:
-    modes, sgd, horizon = SPECTRUM.full(), SGD(3.0, 0.4), 200
+    modes, sgd, horizon = SPECTRUM.full(), SGDDynamics(3.0, 0.4), 200
     schedule = Schedule.from_array(np.linspace(0.6, 0.01, horizon))
     centre = np.arange(horizon) + 0.5
     j = len(modes.lam)
@@ -128,7 +128,7 @@ def test_ode_is_the_limit_of_small_rates() -> None:
     gaps = []
     for scale in (1, 8):
         schedule = Schedule.from_array(np.full(100 * scale, 0.3 / scale))
-        sgd = SGD(5.0 / scale, 0.4)  # the same noise per intrinsic time
+        sgd = SGDDynamics(5.0 / scale, 0.4)  # the same noise per intrinsic time
         exact, _ = recursion(modes, sgd.batch_size, 0.4, schedule.eta)  # type: ignore[arg-type]
         gaps.append(abs(ode_excess_loss(modes, sgd, schedule) / exact - 1.0))
     assert gaps[1] < gaps[0] / 3 and gaps[1] < 0.03

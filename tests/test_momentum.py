@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched import PowerLawSpectrum
-from optsched.model.dynamics import SGD, knot_blocks
+from optsched.model.dynamics import SGDDynamics, knot_blocks
 from optsched.model.propagate import block_maps, run_chain
-from optsched.model.qhm import QHM
+from optsched.model.qhm import QHMDynamics
 
 SPECTRUM = PowerLawSpectrum(2.2, 1.6, 12)
 NAMES = ("eta", "beta", "nu", "batch_size", "ema")
@@ -44,7 +44,9 @@ def covariance_recursion(
     return float((lam * s[:, 0, 0]).sum()), float((lam * s[:, 2, 2]).sum())
 
 
-def _blocks(dynamics: QHM | SGD, counts: list[int], knots: dict[str, np.ndarray]) -> float:
+def _blocks(
+    dynamics: QHMDynamics | SGDDynamics, counts: list[int], knots: dict[str, np.ndarray]
+) -> float:
     with jax.enable_x64(True):
         blocks = knot_blocks(np.array(counts, float), knots)  # type: ignore[arg-type]
         maps = block_maps(dynamics, SPECTRUM.full(), blocks)
@@ -71,7 +73,7 @@ def test_single_steps_are_the_recursion(parts: dict[str, bool]) -> None:
         "ema": rng.uniform(0.0, 0.9, steps),
     }
     exact = covariance_recursion(SPECTRUM, 0.3, omega, controls)[int(parts["averaged"])]
-    dynamics = QHM(5.0, 0.3, weight_decay=omega, depth=4, **parts)
+    dynamics = QHMDynamics(5.0, 0.3, weight_decay=omega, depth=4, **parts)
     knots = {name: np.append(values, 0.5) for name, values in controls.items()}
     assert _blocks(dynamics, [1] * steps, knots) == pytest.approx(exact, rel=1e-12)
 
@@ -94,14 +96,16 @@ def test_blocks_are_exact_up_to_the_loss_inside(
     exact, _ = covariance_recursion(SPECTRUM, 0.3, 0.0, controls)
     ones = np.ones(len(counts) + 1)
     got = _blocks(
-        QHM(20.0, 0.3, depth=8), counts, {"eta": eta * ones, "beta": beta * ones, "nu": nu * ones}
+        QHMDynamics(20.0, 0.3, depth=8),
+        counts,
+        {"eta": eta * ones, "beta": beta * ones, "nu": nu * ones},
     )
     assert got == pytest.approx(exact, rel=1e-2)
 
 
 def test_without_coupling_a_block_of_any_length_is_exact() -> None:
     """A huge batch leaves no noise: 10^6 steps in one block are the power of one step."""
-    dynamics = QHM(1e15, 0.0, beta=0.999, nu=0.7, depth=20)
+    dynamics = QHMDynamics(1e15, 0.0, beta=0.999, nu=0.7, depth=20)
     got = _blocks(dynamics, [10**6 - 1], {"eta": np.array([1e-3, 1e-3])})
     modes = SPECTRUM.full()
     total = 0.0
@@ -115,12 +119,12 @@ def test_without_coupling_a_block_of_any_length_is_exact() -> None:
 
 
 def test_a_block_beyond_the_depth_is_nan() -> None:
-    assert np.isnan(_blocks(QHM(5.0, 0.3, depth=4), [100], {"eta": np.array([0.1, 0.1])}))
+    assert np.isnan(_blocks(QHMDynamics(5.0, 0.3, depth=4), [100], {"eta": np.array([0.1, 0.1])}))
 
 
 def test_no_momentum_is_sgd() -> None:
     rng = np.random.default_rng(1)
     counts = [1, 1, 1, 2, 3, 4, 5, 6]
     knots = {"eta": np.full(9, 0.2), "batch_size": rng.uniform(2, 8, 1).repeat(9)}
-    ours = _blocks(QHM(5.0, 0.3, nu=0.0, beta=0.9, depth=4), counts, knots)
-    assert ours == pytest.approx(_blocks(SGD(5.0, 0.3), counts, knots), rel=1e-4)
+    ours = _blocks(QHMDynamics(5.0, 0.3, nu=0.0, beta=0.9, depth=4), counts, knots)
+    assert ours == pytest.approx(_blocks(SGDDynamics(5.0, 0.3), counts, knots), rel=1e-4)

@@ -11,8 +11,8 @@ from jax import Array
 
 from optsched import InvalidProblem, PowerLawSpectrum
 from optsched.model.montecarlo import MonteCarlo, monte_carlo
-from optsched.model.propagate import apply
-from optsched.model.qhm import QHM
+from optsched.model.propagate import map_modes
+from optsched.model.qhm import QHMDynamics
 from optsched.model.spectrum import Modes
 from tests.test_momentum import NAMES, covariance_recursion
 
@@ -25,12 +25,12 @@ FALLING = 0.5 * (1 - TIME / STEPS) + 0.02
 
 
 @jax.jit
-def _exact(dynamics: QHM, modes: Modes, controls: dict[str, Array]) -> tuple[Array, Array]:
+def _exact(dynamics: QHMDynamics, modes: Modes, controls: dict[str, Array]) -> tuple[Array, Array]:
     average, iterate = dynamics.readout(modes), dynamics.feedback(modes)
 
     def one(x: Array, now: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
         matrix, source = dynamics.step(modes, now)
-        x = apply(matrix, x) + source * (dynamics.sigma2 + (iterate * x).sum())
+        x = map_modes(matrix, x) + source * (dynamics.sigma2 + (iterate * x).sum())
         return x, ((iterate * x).sum(), (average * x).sum())
 
     return jax.lax.scan(one, dynamics.initial(modes), controls)[1]
@@ -38,7 +38,7 @@ def _exact(dynamics: QHM, modes: Modes, controls: dict[str, Array]) -> tuple[Arr
 
 def exact_curves(omega: float, controls: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Excess losses of iterate and average after 1..T steps."""
-    dynamics = QHM(5.0, NOISE**2, weight_decay=omega, averaged=True, decayed=True)
+    dynamics = QHMDynamics(5.0, NOISE**2, weight_decay=omega, averaged=True, decayed=True)
     with jax.enable_x64(True):
         iterate, average = _exact(dynamics, SPECTRUM.full(), controls)  # type: ignore[arg-type]
         return np.asarray(iterate), np.asarray(average)

@@ -20,7 +20,7 @@ from optsched.control.rate.plain import PlainObjective
 from optsched.control.rate.search import _first_mesh, _paths, _task
 from optsched.control.traced import TracedObjective
 from optsched.errors import BadPart
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.objectives import (
     ExcessAt,
     FinalExcess,
@@ -223,7 +223,7 @@ def test_gradients_and_errors_of_both_evaluations(objective: str) -> None:
     paths = _paths(problem)
     mesh = _first_mesh(problem, paths, 30)
     dynamics = problem.dynamics
-    assert isinstance(dynamics, SGD)
+    assert isinstance(dynamics, SGDDynamics)
     plain = PlainObjective(dynamics, problem.modes, mesh, problem.terms)
     traced = TracedObjective(dynamics, problem.modes, mesh, terms=problem.terms)
     x = np.log(0.2 / (1.0 + mesh.free_steps) ** 0.2)

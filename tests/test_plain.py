@@ -23,7 +23,7 @@ from optsched.control.bounds.geodesic import relaxed_geodesic
 from optsched.control.mesh import graded_mesh
 from optsched.control.rate.plain import PlainObjective
 from optsched.control.traced import TracedObjective
-from optsched.model.dynamics import SGD, BlockMaps, Blocks, knot_blocks
+from optsched.model.dynamics import BlockMaps, Blocks, SGDDynamics, knot_blocks
 from optsched.model.propagate import block_maps, chain
 from optsched.model.sgd.chain import PlainChain, plain_parts, pull_back
 from optsched.model.spectrum import Modes, TabulatedSpectrum
@@ -42,17 +42,17 @@ def _rates(seed: int, high: float, zeros: float) -> Floats:
 
 
 CASES = {
-    "usual": (SGD(5.0, 0.25), 0.3, 0.0),
-    "no label noise, large batch": (SGD(1e4, 0.0), 1.5, 0.0),
-    "rates of 0": (SGD(5.0, 0.25), 0.3, 0.3),
-    "ODE": (SGD(5.0, 0.25, continuous=True), 0.3, 0.0),
-    "batches of one": (SGD(1.0, 4.0), 0.1, 0.0),
-    "tiny rates": (SGD(5.0, 0.25), 1e-9, 0.0),
+    "usual": (SGDDynamics(5.0, 0.25), 0.3, 0.0),
+    "no label noise, large batch": (SGDDynamics(1e4, 0.0), 1.5, 0.0),
+    "rates of 0": (SGDDynamics(5.0, 0.25), 0.3, 0.3),
+    "ODE": (SGDDynamics(5.0, 0.25, continuous=True), 0.3, 0.0),
+    "batches of one": (SGDDynamics(1.0, 4.0), 0.1, 0.0),
+    "tiny rates": (SGDDynamics(5.0, 0.25), 1e-9, 0.0),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_blocks_and_derivatives_are_those_of_jax(case: tuple[SGD, float, float]) -> None:
+def test_blocks_and_derivatives_are_those_of_jax(case: tuple[SGDDynamics, float, float]) -> None:
     sgd, high, zeros = case
     eta = _rates(1, high, zeros)
     weight = np.random.default_rng(2).uniform(0.5, 2.0, len(MODES.lam))
@@ -84,7 +84,7 @@ def test_blocks_and_derivatives_are_those_of_jax(case: tuple[SGD, float, float])
 
 
 def test_costates_are_derivatives_in_the_states() -> None:
-    sgd, eta = SGD(3.0, 0.5), _rates(3, 0.4, 0.0)
+    sgd, eta = SGDDynamics(3.0, 0.5), _rates(3, 0.4, 0.0)
     plain = PlainChain(sgd, plain_parts(sgd, MODES, LENGTH, {"eta": eta[:-1]}, {"eta": eta[1:]}))
     end = np.linspace(1.0, 2.0, len(MODES.lam))
     costates = plain.costates(end)
@@ -97,7 +97,7 @@ def test_costates_are_derivatives_in_the_states() -> None:
 
 
 def test_batch_size_along_a_block_is_that_of_jax() -> None:
-    sgd, eta = SGD(5.0, 0.25), _rates(4, 0.3, 0.0)
+    sgd, eta = SGDDynamics(5.0, 0.25), _rates(4, 0.3, 0.0)
     knots = {"eta": eta, "batch_size": np.linspace(1.0, 40.0, len(eta))}
     first = {name: value[:-1] for name, value in knots.items()}
     last = {name: value[1:] for name, value in knots.items()}
@@ -118,7 +118,7 @@ def test_objective_is_that_of_jax(horizon: int, warmup: int) -> None:
     modes, cap = problem.modes, problem.eta_cap
     path = relaxed_geodesic(modes, problem.batch_size, problem.noise**2, cap, horizon)
     mesh = graded_mesh(path, horizon, 40, 1.0, warmup)
-    assert isinstance(problem.dynamics, SGD)
+    assert isinstance(problem.dynamics, SGDDynamics)
     plain = PlainObjective(problem.dynamics, modes, mesh)
     traced = TracedObjective(problem.dynamics, modes, mesh)
     x = np.log(np.interp(mesh.free_steps, path.t, 0.7 * path.eta))
@@ -151,7 +151,7 @@ def test_steps_are_the_recursion(horizon: int) -> None:
     eta, m = rng.uniform(0.0, 0.5, horizon), rng.uniform(1.0, 9.0, horizon)
     spectrum = PowerLawSpectrum(1.7, 1.4, 90)
     schedule = Schedule(horizon, np.arange(horizon), {"eta": eta, "batch_size": m})
-    played = replay(spectrum, SGD(5.0, 0.3), schedule)
+    played = replay(spectrum, SGDDynamics(5.0, 0.3), schedule)
     excess, bias = _written_out(spectrum.full(), 0.3, eta, m)
     np.testing.assert_allclose(played.excess_curve, excess[played.steps], rtol=1e-12)
     np.testing.assert_allclose(played.bias_curve, bias[played.steps], rtol=1e-12)
@@ -162,7 +162,10 @@ def test_steps_on_nodes_of_which_some_have_no_noise() -> None:
     assert (modes.nu == 0.0).any() and (modes.mu == 0.0).any()
     eta = np.full(300, 0.2)
     played = replay(
-        PowerLawSpectrum(1.7, 1.4, math.inf), SGD(4.0, 0.3), Schedule.from_array(eta), modes=modes
+        PowerLawSpectrum(1.7, 1.4, math.inf),
+        SGDDynamics(4.0, 0.3),
+        Schedule.from_array(eta),
+        modes=modes,
     )
     excess, bias = _written_out(modes, 0.3, eta, np.full(300, 4.0))
     np.testing.assert_allclose(played.excess_curve, excess[played.steps], rtol=1e-12)
@@ -174,7 +177,7 @@ def test_modes_that_underflow_do_no_harm() -> None:
     spectrum = TabulatedSpectrum(np.array([1.0, 1e-90, 1e-100]), np.array([1.0, 1e45, 1e50]))
     modes = spectrum.full()._replace(nu=np.array([1.0, 0.0, 0.0]))
     eta = np.full(50, 0.5)
-    played = replay(spectrum, SGD(2.0, 0.0), Schedule.from_array(eta))
+    played = replay(spectrum, SGDDynamics(2.0, 0.0), Schedule.from_array(eta))
     excess, _ = _written_out(modes, 0.0, eta, np.full(50, 2.0))
     assert played.excess_loss == pytest.approx(excess[-1], rel=1e-12)
 

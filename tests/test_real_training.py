@@ -24,7 +24,7 @@ from benchmarks.real_training.transformer import (
     parameter_count,
 )
 from optsched import BadFile, InvalidProblem, replay
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.schedules.families import constant, linear
 
 optax = pytest.importorskip("optax")
@@ -381,7 +381,7 @@ def test_gaussian_theory_predicts_sgd_on_the_digits(digits) -> None:
     schedules = [constant(400, 0.2), constant(400, 0.05), linear(400, 0.5)]
     losses = sgd(digits, np.stack([s.array("eta") for s in schedules]), 8, 64)
     for schedule, values in zip(schedules, losses, strict=True):
-        predicted = replay(digits.spectrum, SGD(8.0, digits.noise**2), schedule).excess_loss
+        predicted = replay(digits.spectrum, SGDDynamics(8.0, digits.noise**2), schedule).excess_loss
         mean, error = mean_error(values)
         assert abs(mean - predicted) < 4.0 * error + 0.05 * predicted
 

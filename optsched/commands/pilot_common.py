@@ -14,7 +14,7 @@ from optsched.commands.options import Choice, Number
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
-    from optsched.pilot.prediction import Comparison
+    from optsched.pilot.prediction import Ranking
 
 __all__ = [
     "comparison_rows",
@@ -147,12 +147,12 @@ def warn(lines: Iterable[str]) -> None:
         click.echo(f"warning: {line}", err=True)
 
 
-def comparison_rows(found: Comparison) -> list[dict[str, Any]]:
+def comparison_rows(found: Ranking) -> list[dict[str, Any]]:
     """Rows for JSON."""
     return [vars(row) for row in found.rows]
 
 
-def show_comparison(title: str, found: Comparison, notes: Sequence[str] = ()) -> None:
+def show_comparison(title: str, found: Ranking, notes: Sequence[str] = ()) -> None:
     """Table of predicted final losses, the best first."""
     from optsched.commands.show import show
 

@@ -26,7 +26,7 @@ from optsched.errors import InvalidProblem
 if TYPE_CHECKING:
     from optsched.pilot.planning.optimal import Plan
     from optsched.pilot.planning.peaks import PeakChoice
-    from optsched.pilot.prediction import Comparison
+    from optsched.pilot.prediction import Ranking
     from optsched.schedules.schedule import Schedule
 
 __all__ = ["plan"]
@@ -197,7 +197,7 @@ def _words(schedules: Mapping[str, Schedule], start: int) -> dict[str, str]:
     return {name: in_words(one, start) for name, one in schedules.items()}
 
 
-def _numbers(result: Plan, table: Comparison, words: Mapping[str, str]) -> dict[str, Any]:
+def _numbers(result: Plan, table: Ranking, words: Mapping[str, str]) -> dict[str, Any]:
     bound, choice = result.lower_bound, result.choice
     out: dict[str, Any] = {
         "loss": result.loss,
@@ -226,7 +226,7 @@ def _numbers(result: Plan, table: Comparison, words: Mapping[str, str]) -> dict[
     return out
 
 
-def _notes(result: Plan, table: Comparison, ramp: bool, start: int, high: float) -> list[str]:
+def _notes(result: Plan, table: Ranking, ramp: bool, start: int, high: float) -> list[str]:
     """What is claimed of the plan, and how it was found; ``high``: highest peak of the runs."""
     out = []
     if result.choice is not None:
@@ -251,7 +251,7 @@ def _notes(result: Plan, table: Comparison, ramp: bool, start: int, high: float)
     return out
 
 
-def _flat(result: Plan, table: Comparison) -> list[str]:
+def _flat(result: Plan, table: Ranking) -> list[str]:
     """What is to gain over the best rival at all, where its peak is not above the bound's."""
     others = [row for row in table.rows if row.name != "plan"]
     if not others or result.choice is not None:

@@ -16,7 +16,7 @@ from optsched.control.problem import Problem
 from optsched.control.rate.constraints import violations
 from optsched.control.solution import Solution, Status
 from optsched.control.task import Iterate, Task
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.model.ode import ode_excess_loss
 from optsched.model.replay import Replay, replay
 from optsched.schedules.schedule import Schedule
@@ -167,7 +167,7 @@ def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: fl
         excess_loss=played.excess_loss,
         bias=played.bias,
         variance=played.variance,
-        ode_excess_loss=_flow_loss(problem, plain),
+        ode_excess_loss=_ode_loss(problem, plain),
         t=stage.task.mesh.steps,
         controls=dict(plain.controls),
         modes=np.array(modes.lam),
@@ -184,9 +184,9 @@ def finished(stage: Stage, method: str, gap: float, replay_steps: int, began: fl
     return replace(draft, schedule=schedule)
 
 
-def _flow_loss(problem: Problem, schedule: Schedule) -> float:
+def _ode_loss(problem: Problem, schedule: Schedule) -> float:
     """Loss of the ODE, which is known for plain SGD."""
     dynamics = problem.dynamics
-    if problem.foreign or not isinstance(dynamics, SGD):
+    if problem.foreign or not isinstance(dynamics, SGDDynamics):
         return math.nan
     return ode_excess_loss(problem.modes, dynamics, schedule)

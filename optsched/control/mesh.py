@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsched.control.bounds.geodesic import Geodesic
-from optsched.model.knots import padded
+from optsched.model.grading import padded
 
 __all__ = ["StepMesh", "graded_mesh", "joined_mesh", "log_clock", "log_mesh", "split_mesh"]
 

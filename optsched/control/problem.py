@@ -52,8 +52,8 @@ class Problem:
        e_j \leftarrow [1 - 2\eta\lambda_j + \eta^2 (1 + 1/m) \lambda_j^2] e_j
        + (\eta^2/m) \nu_j (E + \sigma^2) ;
 
-    for momentum, averaging and weight decay see `optsched.model.qhm.QHM`, and for an optimiser of
-    your own `optsched.optimisers.base.Optimiser`.
+    for momentum, averaging and weight decay see `optsched.model.qhm.QHMDynamics`, and for an
+    optimiser of your own `optsched.optimisers.base.Optimiser`.
 
     Parameters
     ----------

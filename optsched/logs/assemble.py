@@ -19,7 +19,7 @@ from optsched.logs.formats.config import facts_of
 from optsched.logs.formats.registry import rates_beside, read_tables
 from optsched.logs.formats.table import Table, is_empty
 from optsched.logs.names import plain
-from optsched.logs.options import Options, Rates, Source
+from optsched.logs.options import Options, RateSource, Source
 from optsched.logs.rates import cut, ramp
 from optsched.logs.run import Run
 from optsched.schedules.schedule import Schedule
@@ -132,7 +132,7 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _both(source: Source, options: Options) -> tuple[Path, Rates | None]:
+def _both(source: Source, options: Options) -> tuple[Path, RateSource | None]:
     """File of the loss; the rates if they are given."""
     if not isinstance(source, tuple | list):
         return Path(source), options.rates

@@ -13,11 +13,11 @@ from optsched.errors import InvalidProblem
 from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.table import RateOf
 
-__all__ = ["Options", "PathLike", "Rates", "Repeats", "Source", "Unit"]
+__all__ = ["Options", "PathLike", "RateSource", "Repeats", "Source", "Unit"]
 
 PathLike = str | os.PathLike[str]
-Rates = PathLike | float
-Source = PathLike | tuple[PathLike, Rates]
+RateSource = PathLike | float
+Source = PathLike | tuple[PathLike, RateSource]
 Unit = Literal["steps", "samples", "tokens", "epochs"]
 Repeats = Literal["later", "refuse"]
 
@@ -41,7 +41,7 @@ class Options:
     loss: str = "loss"
     rate_of: RateOf | None = None
     repeats: Repeats = "later"
-    rates: Rates | None = None
+    rates: RateSource | None = None
     format: LogFormat | None = None
     names: Mapping[str, str] = field(init=False)
 

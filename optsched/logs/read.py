@@ -18,7 +18,7 @@ from optsched.errors import BadLog, InvalidProblem
 from optsched.logs.assemble import RateLog, rates_of, runs_of
 from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.table import RateOf
-from optsched.logs.options import Options, PathLike, Rates, Repeats, Source, Unit
+from optsched.logs.options import Options, PathLike, RateSource, Repeats, Source, Unit
 from optsched.logs.run import Run
 from optsched.logs.seeds import average_seeds, label_seeds, unique_names
 from optsched.schedules.schedule import Schedule
@@ -40,7 +40,7 @@ def read_run(
     loss: str = "loss",
     rate_of: RateOf | None = None,
     repeats: Repeats = "later",
-    rates: Rates | None = None,
+    rates: RateSource | None = None,
     format: LogFormat | None = None,
 ) -> Run:
     """Read the log of one run.
@@ -115,7 +115,7 @@ def read_run(
 def read_runs(
     paths: Iterable[Source],
     *,
-    rates: Rates | Sequence[Rates] | None = None,
+    rates: RateSource | Sequence[RateSource] | None = None,
     seeds: Seeds = "apart",
     **reading: Any,
 ) -> list[Run]:

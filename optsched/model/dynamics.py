@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from optsched.model.unrolled import Matrix, Vector
 
-__all__ = ["SGD", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks"]
+__all__ = ["SGDDynamics", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks"]
 
 Controls = dict[str, Any]  # arrays of NumPy or JAX
 
@@ -130,7 +130,7 @@ class Dynamics(abc.ABC):
 
 
 @dataclass(frozen=True)
-class SGD(Dynamics):
+class SGDDynamics(Dynamics):
     r"""Plain minibatch SGD on Gaussian features.
 
     Exact recursion (Bordelon & Pehlevan 2022; Bordelon & Mori, arXiv 2602.04774):

@@ -65,9 +65,9 @@ from scipy.sparse import bmat, csc_matrix, csr_matrix
 from optsched.arrays import Floats
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Controls
-from optsched.model.knots import Knots
+from optsched.model.grading import Knots
 from optsched.model.moments import LinearOptimiser
-from optsched.model.propagate import apply
+from optsched.model.propagate import map_modes
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.model.unrolled import dense
 from optsched.numerics import jax_settings
@@ -320,7 +320,7 @@ def _recursion_end(
 
     def one(_: int, x: Array) -> Array:
         loss = dynamics.sigma2 + (feedback * x).sum()
-        return apply(matrix, x) + source * loss
+        return map_modes(matrix, x) + source * loss
 
     x = jax.lax.fori_loop(0, horizon, one, dynamics.initial(modes))
     return (dynamics.readout(modes) * x).sum()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from optsched.model.dynamics import SGD
-from optsched.model.knots import Rates
+from optsched.model.dynamics import SGDDynamics
+from optsched.model.grading import Replayable
 from optsched.model.sgd.curves import block_curves
 from optsched.model.spectrum import Modes
 
@@ -41,7 +41,12 @@ def initial_bias_variance(modes: Modes) -> BiasVariance:
 
 
 def bias_variance_rhs(
-    state: BiasVariance, eta: Array | float, modes: Modes, sgd: SGD, *, small_rate: bool = False
+    state: BiasVariance,
+    eta: Array | float,
+    modes: Modes,
+    sgd: SGDDynamics,
+    *,
+    small_rate: bool = False,
 ) -> BiasVariance:
     """Time derivative of the bias and variance modes.
 
@@ -69,7 +74,7 @@ def bias_variance_rhs(
     return BiasVariance(-rate * state.bias, -rate * state.variance + eta**2 / sgd.batch_size * loss)
 
 
-def ode_excess_loss(modes: Modes, sgd: SGD, schedule: Rates) -> float:
+def ode_excess_loss(modes: Modes, sgd: SGDDynamics, schedule: Replayable) -> float:
     """Final excess loss of the ODE along a schedule.
 
     The rate is continuous and piecewise linear through the middle of every knot's step, so that
@@ -92,6 +97,6 @@ def ode_excess_loss(modes: Modes, sgd: SGD, schedule: Rates) -> float:
     if len(edges) <= 32:  # at the shortest horizons the loss moves a lot within a step
         edges = np.unique(np.concatenate([edges, 0.5 * (edges[:-1] + edges[1:])]))
     knots = {name: np.interp(edges, centre, v) for name, v in schedule.controls.items()}
-    flow = SGD(sgd.batch_size, sgd.sigma2, continuous=True)
+    flow = SGDDynamics(sgd.batch_size, sgd.sigma2, continuous=True)
     with np.errstate(all="ignore"):  # it may diverge, or underflow
         return float(block_curves(flow, modes, np.diff(edges), knots)[0][-1])

@@ -17,8 +17,8 @@ from jax import Array
 
 from optsched.arrays import Floats, Ints
 from optsched.model import unrolled as entries
-from optsched.model.dynamics import SGD, BlockMaps, Blocks, Controls, Dynamics, knot_blocks
-from optsched.model.knots import BUNDLE, Rates, padded
+from optsched.model.dynamics import BlockMaps, Blocks, Controls, Dynamics, SGDDynamics, knot_blocks
+from optsched.model.grading import BUNDLE, Replayable, padded
 from optsched.model.spectrum import Modes
 from optsched.model.unrolled import add, times
 from optsched.numerics import jax_settings
@@ -27,7 +27,7 @@ __all__ = [
     "BUNDLE",
     "Path",
     "advance",
-    "apply",
+    "map_modes",
     "block_maps",
     "chain",
     "in_bundles",
@@ -42,7 +42,7 @@ __all__ = [
 CHUNK = 4096  # steps a compiled call
 
 jax.tree_util.register_dataclass(
-    SGD, data_fields=["batch_size", "sigma2"], meta_fields=["continuous"]
+    SGDDynamics, data_fields=["batch_size", "sigma2"], meta_fields=["continuous"]
 )
 
 
@@ -54,7 +54,7 @@ class Path(NamedTuple):
     excess: Array
 
 
-def apply(phi: Array, x: Array) -> Array:
+def map_modes(phi: Array, x: Array) -> Array:
     """Per-mode product (J, d, d) x (J, d)."""
     return (phi * x[:, None, :]).sum(-1)
 
@@ -67,11 +67,11 @@ def advance(x: Array, maps: BlockMaps, dynamics: Dynamics, modes: Modes) -> Arra
     """
     feedback, sigma2 = dynamics.feedback(modes), dynamics.sigma2
     start = sigma2 + (feedback * x).sum()
-    moved = apply(maps.phi, x)
+    moved = map_modes(maps.phi, x)
     # What a unit loss at each node adds to the excess at the middle and at the end of the block.
     gh = (maps.half_w * feedback).sum((-1, -2))
     ge = (maps.w * feedback).sum((-1, -2))
-    rhs_half = sigma2 + (feedback * apply(maps.half_phi, x)).sum() + gh[0] * start
+    rhs_half = sigma2 + (feedback * map_modes(maps.half_phi, x)).sum() + gh[0] * start
     rhs_end = sigma2 + (feedback * moved).sum() + ge[0] * start
     a, b, c, d = 1.0 - gh[1], -gh[2], -ge[1], 1.0 - ge[2]
     det = a * d - b * c
@@ -182,7 +182,7 @@ def _run_chunk(
 
 
 def traced_steps(
-    modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
+    modes: Modes, dynamics: Dynamics, schedule: Replayable, keep: Ints
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias after the numbers ``keep`` of steps, from 0 to the horizon."""
     with jax_settings():
@@ -190,7 +190,7 @@ def traced_steps(
 
 
 def _by_step(
-    modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
+    modes: Modes, dynamics: Dynamics, schedule: Replayable, keep: Ints
 ) -> tuple[Floats, Floats]:
     horizon = schedule.horizon
     excess, bias = [], []
@@ -214,7 +214,7 @@ def _by_step(
 
 
 def traced_blocks(
-    steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
+    steps: Ints, schedule: Replayable, modes: Modes, dynamics: Dynamics
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias at the knots ``steps`` and at the end."""
     with jax_settings():
@@ -222,7 +222,7 @@ def traced_blocks(
 
 
 def _by_block(
-    steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
+    steps: Ints, schedule: Replayable, modes: Modes, dynamics: Dynamics
 ) -> tuple[Floats, Floats]:
     horizon = schedule.horizon
     pad = padded(len(steps)) + 1 - len(steps)

@@ -19,11 +19,11 @@ from jax import Array
 from optsched.model.dynamics import Controls
 from optsched.model.moments import LinearOptimiser, Transition, pytree
 
-__all__ = ["QHM"]
+__all__ = ["QHMDynamics"]
 
 
 @pytree
-class QHM(LinearOptimiser):
+class QHMDynamics(LinearOptimiser):
     r"""SGD with quasi-hyperbolic momentum on Gaussian features, exactly.
 
     With :math:`e = w - w^*`, x = E e^2, y = E e v, z = E v^2 on a mode,

@@ -15,8 +15,8 @@ import numpy as np
 
 from optsched.arrays import Floats, Ints
 from optsched.errors import InvalidProblem
-from optsched.model.dynamics import SGD, Dynamics
-from optsched.model.knots import Rates, corners, graded_steps
+from optsched.model.dynamics import Dynamics, SGDDynamics
+from optsched.model.grading import Replayable, corners, graded_steps
 from optsched.model.sgd.curves import block_curves, step_curves
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.numerics import quiet
@@ -78,10 +78,10 @@ def _sample_steps(horizon: int) -> Ints:
 
 
 def _step_curves(
-    modes: Modes, dynamics: Dynamics, schedule: Rates, keep: Ints
+    modes: Modes, dynamics: Dynamics, schedule: Replayable, keep: Ints
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias after the numbers ``keep`` of steps, step by step."""
-    if type(dynamics) is SGD:
+    if type(dynamics) is SGDDynamics:
 
         def rates(start: int, stop: int) -> dict[str, Floats]:
             return {name: schedule.array(name, start, stop) for name in schedule.controls}
@@ -93,10 +93,10 @@ def _step_curves(
 
 
 def _block_curves(
-    steps: Ints, schedule: Rates, modes: Modes, dynamics: Dynamics
+    steps: Ints, schedule: Replayable, modes: Modes, dynamics: Dynamics
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias at the knots ``steps`` and at the end."""
-    if type(dynamics) is SGD:
+    if type(dynamics) is SGDDynamics:
         edges = np.append(steps, schedule.horizon).astype(float)
         knots = {n: np.interp(edges, schedule.steps, v) for n, v in schedule.controls.items()}
         return block_curves(dynamics, modes, np.diff(edges), knots)
@@ -105,7 +105,7 @@ def _block_curves(
     return traced_blocks(steps, schedule, modes, dynamics)
 
 
-def _block_mesh(schedule: Rates) -> Ints:
+def _block_mesh(schedule: Replayable) -> Ints:
     """Graded steps and the knots of a schedule; of many knots, those that its shape needs."""
     steps = schedule.steps
     if len(steps) > EVERY_KNOT:
@@ -116,7 +116,7 @@ def _block_mesh(schedule: Rates) -> Ints:
 def _by_blocks(
     modes: Modes,
     dynamics: Dynamics,
-    schedule: Rates,
+    schedule: Replayable,
     steps: Ints,
     tol: float,
     terms: Terms,
@@ -149,7 +149,7 @@ def _sum(terms: Terms, steps: Ints, excess: Floats) -> float:
 def replay(
     spectrum: Spectrum,
     dynamics: Dynamics,
-    schedule: Rates,
+    schedule: Replayable,
     *,
     modes: Modes | None = None,
     tol: float = 1e-5,

@@ -106,10 +106,10 @@ class _Momentum(Optimiser):
         if not (moving or averaged or self.weight_decay):
             from optsched.model import dynamics
 
-            return dynamics.SGD(setting.batch_size, setting.sigma2)
+            return dynamics.SGDDynamics(setting.batch_size, setting.sigma2)
         from optsched.model import qhm
 
-        return qhm.QHM(
+        return qhm.QHMDynamics(
             setting.batch_size,
             setting.sigma2,
             *self.momentum,

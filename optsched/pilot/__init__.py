@@ -8,17 +8,17 @@ from optsched.pilot.heldout import HeldOut, held_out
 from optsched.pilot.lawfile import load_fit, save_fit
 from optsched.pilot.laws import LAWS, Law, Prior
 from optsched.pilot.planning.optimal import Plan, plan
-from optsched.pilot.prediction import Comparison, Prediction, compare, predict
+from optsched.pilot.prediction import Prediction, Ranking, compare, predict
 
 __all__ = [
     "LAWS",
-    "Comparison",
     "Fit",
     "HeldOut",
     "Law",
     "Plan",
     "Prediction",
     "Prior",
+    "Ranking",
     "RateLog",
     "Run",
     "SeedGroup",

@@ -26,9 +26,9 @@ from optsched.pilot.pieces import Pieces, cut
 from optsched.schedules.schedule import Schedule
 
 __all__ = [
-    "Comparison",
+    "Ranking",
     "Prediction",
-    "Row",
+    "Predicted",
     "check_described",
     "checked_level",
     "compare",
@@ -79,8 +79,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A schedule in a `Comparison`.
+class Predicted:
+    """A schedule in a `Ranking`.
 
     Attributes
     ----------
@@ -106,17 +106,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Ranking:
     """Final losses of several schedules, the best first.
 
     Attributes
     ----------
-    rows : tuple of Row
+    rows : tuple of Predicted
     level : float
     warnings : tuple of str
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Predicted, ...]
     level: float
     warnings: tuple[str, ...]
 
@@ -329,7 +329,7 @@ def compare(
     *,
     level: float = LEVEL,
     weight_decay: float | None = None,
-) -> Comparison:
+) -> Ranking:
     """Predicted final losses of schedules, with their differences and whether those are real.
 
     Parameters
@@ -343,7 +343,7 @@ def compare(
 
     Returns
     -------
-    Comparison
+    Ranking
         The best first. The standard error of a difference has what the ensemble says of it, the
         noise of two seeds, half the misfit of the law where the schedules differ, as laws err with
         the shape too, and what laws err by at other peak rates; two equal schedules differ by the
@@ -375,7 +375,7 @@ def compare(
         relative = 2.0 * found.seed_noise**2 + (away[name] - away[best]) ** 2
         error = float(np.sqrt(variance + relative * loss**2))
         rows.append(
-            Row(
+            Predicted(
                 name,
                 schedules[name].peak,
                 loss,
@@ -386,4 +386,4 @@ def compare(
                 bool(name != best and gap > factor * error),
             )
         )
-    return Comparison(tuple(rows), level, tuple(warnings))
+    return Ranking(tuple(rows), level, tuple(warnings))

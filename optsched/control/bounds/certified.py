@@ -28,7 +28,7 @@ import numpy as np
 
 from optsched.arrays import Floats
 from optsched.control.bounds.geodesic import LogTable, graded_rule, time_level
-from optsched.control.bounds.supporting import Case, Generators, Support
+from optsched.control.bounds.supporting import Case, Generators, SupportingBound
 from optsched.model.spectrum import Modes
 
 __all__ = ["CertifiedBound", "certified_bound"]
@@ -229,7 +229,7 @@ class _Cells:
         self.relaxed = relaxed
         # w of a cell, and log(good path / path of _Relaxed) there
         self.known = [(0.0, np.zeros(relaxed.points))]
-        self.supports: list[tuple[float, Support]] = []
+        self.supports: list[tuple[float, SupportingBound]] = []
         ends = _unlogit(np.linspace(low, high, 5), relaxed.case.longest)
         lowest = min(float(relaxed.path(float(tau))[1].min()) for tau in ends)
         self.table = Generators(relaxed.case, 0.2 * lowest, density)
@@ -250,7 +250,7 @@ class _Cells:
         found, top, latest = None, 0.0, None
         with np.errstate(all="ignore"):
             for i in range(4):
-                support = Support(self.table, self.table.nearest(current), du)
+                support = SupportingBound(self.table, self.table.nearest(current), du)
                 new = support.cell(float(edges[0]), float(edges[2]), ample)
                 best = max(best, new)
                 if new > top:

@@ -50,7 +50,7 @@ from optsched.arrays import Floats, Ints
 from optsched.model.spectrum import Modes
 from optsched.numerics import halfway
 
-__all__ = ["Case", "Generators", "Support"]
+__all__ = ["Case", "Generators", "SupportingBound"]
 
 
 LOGIT_TOP = 4.0  # densest spacing of the table of rates is at its top
@@ -191,7 +191,7 @@ class Generators:
         return np.minimum(np.searchsorted(middle, eta), self.usable)
 
 
-class Support:
+class SupportingBound:
     """The supporting inequality at one reference path, constant on intervals ``steps``.
 
     Rows of ``jumps`` and ``decay`` are the Gauss points of the intervals.

@@ -20,7 +20,7 @@ from optsched.control.mesh import StepMesh
 from optsched.control.methods.nlp import ProgramResult, solve_program
 from optsched.control.methods.transcription import Transcription
 from optsched.control.task import Iterate, Method, Task
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.numerics import jax_settings
 
 __all__ = ["Collocation"]
@@ -159,7 +159,7 @@ class Collocation(Method):
     def run(self, task: Task) -> Iterate:
         """Solve the transcription on the mesh of the task; never raises for non-convergence."""
         dynamics = task.objective.dynamics
-        if type(dynamics) is not SGD or dynamics.continuous:
+        if type(dynamics) is not SGDDynamics or dynamics.continuous:
             raise TypeError(f"collocation knows the recursion of plain SGD only, not {dynamics!r}")
         start = _start(task)
         search = _Search(start, self.max_iterations)
@@ -185,7 +185,7 @@ class Collocation(Method):
             more = search.take(program, result, _settled(task, program.log_rates(result.x)))
         return self._finish(task, search, start, seconds)
 
-    def _program(self, task: Task, dynamics: SGD, search: _Search) -> Transcription:
+    def _program(self, task: Task, dynamics: SGDDynamics, search: _Search) -> Transcription:
         metric = task.objective(search.centre)[2]
         usable = bool(np.all(np.isfinite(metric)) and metric.max() > 0.0)
         return Transcription(

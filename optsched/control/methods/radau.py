@@ -41,10 +41,10 @@ __all__ = [
     "Pair",
     "Points",
     "collocation_points",
-    "flow",
-    "flow_curvatures",
-    "flow_slopes",
-    "flow_values",
+    "rhs",
+    "rhs_curvatures",
+    "rhs_slopes",
+    "rhs_values",
     "radau",
 ]
 
@@ -80,7 +80,7 @@ def radau(stages: int) -> tuple[Floats, Floats]:
 
 
 class Pair(NamedTuple):
-    """Constants of one point and one mode, as `flow` sees them.
+    """Constants of one point and one mode, as `rhs` sees them.
 
     Eigenvalue and noise mass of the mode; share of the right knot in the rate, number of steps,
     and whether the point ends a single step, of the point.
@@ -93,7 +93,7 @@ class Pair(NamedTuple):
     single: Any
 
 
-def flow(values: Array, pair: Pair, batch_size: float, sigma2: float) -> Array:
+def rhs(values: Array, pair: Pair, batch_size: float, sigma2: float) -> Array:
     """Right-hand side at values = (state, excess loss, log rate of the left and right knot).
 
     A single step gives the state after it, a point of a long block its length times the
@@ -114,9 +114,9 @@ def flow(values: Array, pair: Pair, batch_size: float, sigma2: float) -> Array:
 
 
 _each = partial(jax.vmap, in_axes=(0, 0, None, None))
-flow_values = jax.jit(_each(flow))
-flow_slopes = jax.jit(_each(jax.jacfwd(flow)))
-flow_curvatures = jax.jit(_each(jax.hessian(flow)))
+rhs_values = jax.jit(_each(rhs))
+rhs_slopes = jax.jit(_each(jax.jacfwd(rhs)))
+rhs_curvatures = jax.jit(_each(jax.hessian(rhs)))
 
 
 class Points(NamedTuple):

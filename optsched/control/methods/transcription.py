@@ -2,7 +2,7 @@ r"""The optimal-control problem of SGD as a sparse nonlinear program.
 
 States and rates are variables, and so is the excess loss :math:`E_p = \sum_j e_{pj}` at every point
 in time: given it, everything is diagonal in the modes j. One point and one mode then have
-a right-hand side of four variables, `optsched.control.methods.radau.flow`, and all derivatives are
+a right-hand side of four variables, `optsched.control.methods.radau.rhs`, and all derivatives are
 sums of its gradients and 4 x 4 Hessians.
 
 References
@@ -24,11 +24,11 @@ from optsched.control.methods.nlp import Pattern, SparseProgram
 from optsched.control.methods.radau import (
     Pair,
     collocation_points,
-    flow_curvatures,
-    flow_slopes,
-    flow_values,
+    rhs_curvatures,
+    rhs_slopes,
+    rhs_values,
 )
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.model.spectrum import Modes
 from optsched.numerics import jax_settings
 
@@ -72,7 +72,7 @@ class Transcription(SparseProgram):
 
     Parameters
     ----------
-    dynamics : SGD
+    dynamics : SGDDynamics
         The exact recursion.
     modes : Modes
         Nodes; those without mass are left out.
@@ -97,7 +97,7 @@ class Transcription(SparseProgram):
 
     def __init__(
         self,
-        dynamics: SGD,
+        dynamics: SGDDynamics,
         modes: Modes,
         mesh: StepMesh,
         start: Floats,
@@ -144,7 +144,7 @@ class Transcription(SparseProgram):
         return np.append(np.ravel(column), np.zeros(self._pad)).astype(float).reshape(-1, CHUNK)
 
     def _values_of(self, log_free: Floats, excess: Floats, states: Floats) -> Floats:
-        """Arguments of `flow` for all pairs; ``excess`` and ``states`` start with point 0."""
+        """Arguments of `rhs` for all pairs; ``excess`` and ``states`` start with point 0."""
         origin = self._points.origin
         knots = log_free[self._source] + self._log_scale
         shape = (self.count, self.width)
@@ -153,7 +153,7 @@ class Transcription(SparseProgram):
         return np.stack(flat, axis=-1)
 
     def _unpack(self, x: Floats) -> tuple[Floats, Floats]:
-        """Arguments of `flow`, and the states at all points, from the scaled variables."""
+        """Arguments of `rhs`, and the states at all points, from the scaled variables."""
         log_free = self.log_rates(x)
         _, excess, states = np.split(x, [self.free, self.free + self.count])
         states = states.reshape(self.count, self.width) * self._state_scale[1:]
@@ -184,7 +184,7 @@ class Transcription(SparseProgram):
         points, sigma2 = self._points, self._noise[1]
         zeros = np.zeros((self.count + 1, self.width))
         values = self._values_of(log_free, zeros[:, 0], zeros)
-        slopes = self._call(flow_slopes, values)
+        slopes = self._call(rhs_slopes, values)
         stay, gain = slopes[..., 0], slopes[..., 1]
         states = zeros
         states[0] = self._initial
@@ -285,14 +285,14 @@ class Transcription(SparseProgram):
         values, states = self._unpack(x)
         points = self._points
         moved = np.einsum("pk,pkj->pj", points.combine, states[points.stencil])
-        defects = (moved - self._call(flow_values, values)) / self._defect_scale
+        defects = (moved - self._call(rhs_values, values)) / self._defect_scale
         balance = x[self.free : self.free + self.count] - states[1:].sum(1) / self._excess_scale
         return np.concatenate([defects.ravel(), balance, self.changes(x)])
 
     def jacobian(self, x: Floats) -> Floats:
         values, _ = self._unpack(x)
         points, change, rates = self._points, self._change, np.exp(self.log_rates(x))
-        slopes = -self._call(flow_slopes, values) / self._defect_scale[..., None]
+        slopes = -self._call(rhs_slopes, values) / self._defect_scale[..., None]
         scales = np.append(1.0, self._excess_scale)
         left, right = self._step[self._source].T
         linear = points.combine[..., None] * self._state_scale[points.stencil]
@@ -316,7 +316,7 @@ class Transcription(SparseProgram):
         defects, _, bounds = np.split(
             multipliers, [self.count * self.width, self.count * (self.width + 1)]
         )
-        curvatures = self._call(flow_curvatures, values)
+        curvatures = self._call(rhs_curvatures, values)
         pull = -defects.reshape(self.count, self.width) / self._defect_scale
         curvatures = curvatures * pull[..., None, None]
         scales = np.append(1.0, self._excess_scale)[points.origin]

@@ -11,7 +11,7 @@ from optsched.control.certificate import UNDERFLOW
 from optsched.control.goal import Audit
 from optsched.control.mesh import StepMesh
 from optsched.control.variables import FreeRates, Variables
-from optsched.model.dynamics import SGD, Dynamics
+from optsched.model.dynamics import Dynamics, SGDDynamics
 from optsched.model.sgd.chain import PlainChain, plain_parts, pull_back
 from optsched.model.spectrum import Modes
 from optsched.objectives import KnotSum, Terms
@@ -28,7 +28,7 @@ class PlainObjective:
 
     Parameters
     ----------
-    dynamics : SGD
+    dynamics : SGDDynamics
     modes : Modes
     mesh : StepMesh
     terms : Terms, optional
@@ -39,7 +39,7 @@ class PlainObjective:
     variables: Variables
 
     def __init__(
-        self, dynamics: SGD, modes: Modes, mesh: StepMesh, terms: Terms | None = None
+        self, dynamics: SGDDynamics, modes: Modes, mesh: StepMesh, terms: Terms | None = None
     ) -> None:
         self.dynamics, self.modes, self.mesh = dynamics, modes, mesh
         self.variables = FreeRates(mesh)
@@ -59,7 +59,7 @@ class PlainObjective:
         return {"eta": self._knots(x)[:-1]}
 
     def _chain(self, length: Floats, first: Floats, last: Floats) -> PlainChain:
-        assert isinstance(self.dynamics, SGD)
+        assert isinstance(self.dynamics, SGDDynamics)
         parts = plain_parts(self.dynamics, self.modes, length, {"eta": first}, {"eta": last})
         return PlainChain(self.dynamics, parts)
 

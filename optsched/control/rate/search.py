@@ -19,7 +19,7 @@ from optsched.control.problem import Problem
 from optsched.control.rate.neighbours import has_fold, switched
 from optsched.control.rate.plain import PlainObjective
 from optsched.control.task import Iterate, Method, Task, run_method
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.schedules.schedule import Schedule
 
 __all__ = ["RateOptima", "optimise_rate", "rate_method"]
@@ -76,7 +76,7 @@ def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float, top: floa
     # Where a rate of 0 is best, log rates would run away.
     low = math.log(max(problem.eta_min, LEAST_SHARE * problem.eta_cap))
     dynamics = problem.dynamics
-    assert isinstance(dynamics, SGD)
+    assert isinstance(dynamics, SGDDynamics)
     objective = PlainObjective(dynamics, problem.modes, mesh, problem.terms)
     lower, upper = np.full(n, low), np.full(n, math.log(top))
     return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)

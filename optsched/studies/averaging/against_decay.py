@@ -35,7 +35,7 @@ from optsched.control.problem import Problem
 from optsched.control.solve import solve
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Dynamics, knot_blocks
-from optsched.model.knots import graded_steps
+from optsched.model.grading import graded_steps
 from optsched.model.propagate import block_maps, run_chain
 from optsched.model.replay import MAX_STEPS, Replay, replay
 from optsched.numerics import jax_settings

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from optsched.arrays import Floats
 from optsched.control.certificate import UNDERFLOW
-from optsched.model.dynamics import SGD, Dynamics
-from optsched.model.knots import BUNDLE, corners, graded_steps
+from optsched.model.dynamics import Dynamics, SGDDynamics
+from optsched.model.grading import BUNDLE, corners, graded_steps
 from optsched.model.sgd.curves import block_curves, final_excess
 from optsched.model.spectrum import Modes
 from optsched.objectives import KnotSum, Terms
@@ -71,7 +71,7 @@ class Curve:
         if terms is not None and not terms.final:
             steps = np.union1d(steps, terms.corners[:-1])
             self.sum = KnotSum(terms, np.append(steps, horizon))
-        self.plain = type(dynamics) is SGD
+        self.plain = type(dynamics) is SGDDynamics
         count = len(steps) if self.plain else BUNDLE
         while count < len(steps):  # times a power of 2, to share compiled code
             count *= 2

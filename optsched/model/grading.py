@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from optsched.arrays import Floats, Ints
 
-__all__ = ["BUNDLE", "Knots", "Rates", "corners", "graded_steps", "padded"]
+__all__ = ["BUNDLE", "Knots", "Replayable", "corners", "graded_steps", "padded"]
 
 BUNDLE = 64  # blocks of a compiled call; padded numbers of blocks are multiples of it
 
@@ -26,7 +26,7 @@ class Knots(Protocol):
     def controls(self) -> Mapping[str, Floats]: ...
 
 
-class Rates(Knots, Protocol):
+class Replayable(Knots, Protocol):
     """What a replay needs of a schedule."""
 
     def array(self, control: str = ..., start: int = ..., stop: int | None = ...) -> Floats: ...

@@ -11,10 +11,10 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from optsched import InvalidProblem, PowerLawSpectrum, Schedule, TabulatedSpectrum
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.model.momentum_ode import flow_generator, momentum_ode_excess_loss, ode_validity
 from optsched.model.ode import BiasVariance, bias_variance_rhs
-from optsched.model.qhm import QHM
+from optsched.model.qhm import QHMDynamics
 from optsched.model.stability import momentum_limit
 from tests.test_momentum import covariance_recursion
 
@@ -50,7 +50,7 @@ def test_the_recursion_is_approached_at_first_order(nu: float) -> None:
     gaps = []
     for scale in (1, 2, 4, 8):
         schedule, m = shrunk(scale, nu)
-        flow = momentum_ode_excess_loss(MODES, QHM(m, SIGMA2), schedule)
+        flow = momentum_ode_excess_loss(MODES, QHMDynamics(m, SIGMA2), schedule)
         gaps.append(abs(flow / recursion_end(m, SIGMA2, schedule)[0] - 1.0))
     ratios = np.array(gaps[:-1]) / gaps[1:]
     # Errors of two signs cancel at large steps of heavy ball, so the order is seen late there.
@@ -64,7 +64,7 @@ def test_averaging_and_decay_are_approached_too() -> None:
     for scale in (2, 4, 8):
         schedule, m = shrunk(scale, 0.8)
         ema, omega = 1 - 0.2 / scale, 0.1
-        dynamics = QHM(m, SIGMA2, ema=ema, weight_decay=omega, averaged=True, decayed=True)
+        dynamics = QHMDynamics(m, SIGMA2, ema=ema, weight_decay=omega, averaged=True, decayed=True)
         flow = momentum_ode_excess_loss(MODES, dynamics, schedule)
         exact = recursion_end(m, SIGMA2, schedule, ema=ema, omega=omega)[1]
         gaps.append(abs(flow / exact - 1.0))
@@ -79,12 +79,12 @@ def test_sgd_lies_between_the_two_odes_of_sgd() -> None:
     state = BiasVariance(np.linspace(0.2, 1.0, 12), np.linspace(2.0, 0.1, 12))  # type: ignore[arg-type]
     with jax.enable_x64(True):
         energy = MODES.mu * state.bias + MODES.nu * state.variance
-        matrix, source = flow_generator(MODES, QHM(m, SIGMA2, momentum=False), {"eta": eta})  # type: ignore[arg-type]
+        matrix, source = flow_generator(MODES, QHMDynamics(m, SIGMA2, momentum=False), {"eta": eta})  # type: ignore[arg-type]
         loss = SIGMA2 + energy.sum()
         got = np.asarray(matrix)[:, 0, 0] * energy + np.asarray(source)[:, 0] * loss
         ends = []
         for small in (True, False):
-            d = bias_variance_rhs(state, eta, MODES, SGD(m, SIGMA2), small_rate=small)
+            d = bias_variance_rhs(state, eta, MODES, SGDDynamics(m, SIGMA2), small_rate=small)
             ends.append(np.asarray(MODES.mu * d.bias + MODES.nu * d.variance))
     second = (eta * MODES.lam) ** 2 * np.asarray(energy)
     np.testing.assert_allclose(got, ends[0] + second / m, rtol=1e-12)
@@ -94,7 +94,10 @@ def test_sgd_lies_between_the_two_odes_of_sgd() -> None:
 def test_sgd_without_noise_is_the_small_rate_ode() -> None:
     """Its bias is the closed form, along a whole schedule."""
     schedule = Schedule.from_knots([0, 10, 99], eta=[0.0, 0.6, 0.1], horizon=100)
-    for dynamics in (QHM(1e15, SIGMA2, momentum=False), QHM(1e15, SIGMA2, beta=0.5)):
+    for dynamics in (
+        QHMDynamics(1e15, SIGMA2, momentum=False),
+        QHMDynamics(1e15, SIGMA2, beta=0.5),
+    ):
         flow = momentum_ode_excess_loss(MODES, dynamics, schedule)
         assert flow == pytest.approx(float(MODES.bias(schedule.total)), rel=1e-5)
 
@@ -111,14 +114,14 @@ def test_sgd_with_noise_meets_the_small_rate_ode_as_the_rate_falls() -> None:
         def rhs(t: float, y: np.ndarray, eta: float = eta) -> np.ndarray:
             state = BiasVariance(y[:j], y[j:])  # type: ignore[arg-type]
             return np.concatenate(
-                bias_variance_rhs(state, eta, MODES, SGD(m, SIGMA2), small_rate=True)
+                bias_variance_rhs(state, eta, MODES, SGDDynamics(m, SIGMA2), small_rate=True)
             )
 
         with jax.enable_x64(True):
             start = np.repeat([1.0, 0.0], j)
             end = solve_ivp(rhs, (0, horizon), start, rtol=1e-6, atol=1e-9).y[:, -1]
         flow = momentum_ode_excess_loss(
-            MODES, QHM(m, SIGMA2), Schedule.from_array(np.full(horizon, eta))
+            MODES, QHMDynamics(m, SIGMA2), Schedule.from_array(np.full(horizon, eta))
         )
         gaps.append(flow / (MODES.mu @ end[:j] + MODES.nu @ end[j:]) - 1.0)
     assert 0.0 < gaps[1] < 0.05
@@ -134,7 +137,7 @@ def test_the_rest_point_is_the_closed_form(beta: float, nu: float, x: float) -> 
     constant = Schedule.from_knots(
         [0, 4999], eta=np.full(2, x / lam), beta=np.full(2, beta), nu=np.full(2, nu), horizon=5000
     )
-    flow = momentum_ode_excess_loss(modes, QHM(m, SIGMA2), constant)
+    flow = momentum_ode_excess_loss(modes, QHMDynamics(m, SIGMA2), constant)
     pi = 1 - nu * beta
     own = x * (1 - beta + pi**2 * x) / (2 * (1 - beta + pi * x)) / m
     gain = own / (1 - own)
@@ -145,10 +148,11 @@ def test_the_tolerance_is_kept() -> None:
     schedule, m = shrunk(50, 0.9)
     modes = PowerLawSpectrum(2.5, 1.5, math.inf).modes(40.0)
     losses = [
-        momentum_ode_excess_loss(modes, QHM(m, SIGMA2), schedule, rtol=r) for r in (1e-4, 1e-9)
+        momentum_ode_excess_loss(modes, QHMDynamics(m, SIGMA2), schedule, rtol=r)
+        for r in (1e-4, 1e-9)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert momentum_ode_excess_loss(modes, QHM(m, SIGMA2), schedule) == pytest.approx(
+    assert momentum_ode_excess_loss(modes, QHMDynamics(m, SIGMA2), schedule) == pytest.approx(
         losses[1], rel=1e-6
     )
 
@@ -164,8 +168,8 @@ def test_controls_of_the_schedule_and_of_the_dynamics_are_the_same() -> None:
         horizon=200,
     )
     bare = whole.replace(beta=None, nu=None, batch_size=None)
-    by_schedule = momentum_ode_excess_loss(MODES, QHM(1.0, SIGMA2), whole)
-    by_field = momentum_ode_excess_loss(MODES, QHM(6.0, SIGMA2, beta=0.8, nu=0.9), bare)
+    by_schedule = momentum_ode_excess_loss(MODES, QHMDynamics(1.0, SIGMA2), whole)
+    by_field = momentum_ode_excess_loss(MODES, QHMDynamics(6.0, SIGMA2, beta=0.8, nu=0.9), bare)
     assert by_schedule == pytest.approx(by_field, rel=1e-9)
 
 
@@ -174,19 +178,24 @@ def test_knots_on_a_line_change_nothing() -> None:
     many = Schedule.from_knots(
         range(100), eta=few.array("eta"), beta=few.array("beta"), horizon=100
     )
-    losses = [momentum_ode_excess_loss(MODES, QHM(5.0, SIGMA2, nu=1.0), s) for s in (few, many)]
+    losses = [
+        momentum_ode_excess_loss(MODES, QHMDynamics(5.0, SIGMA2, nu=1.0), s) for s in (few, many)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-7)
 
 
 def test_a_flow_that_diverges_is_infinite() -> None:
     schedule = Schedule.from_array(np.full(3000, 8.0))
-    assert momentum_ode_excess_loss(MODES, QHM(1.0, SIGMA2, beta=0.9, nu=1.0), schedule) == math.inf
+    assert (
+        momentum_ode_excess_loss(MODES, QHMDynamics(1.0, SIGMA2, beta=0.9, nu=1.0), schedule)
+        == math.inf
+    )
 
 
 def test_validity_sees_where_the_flow_breaks() -> None:
     seen = ode_validity(
         SPECTRUM,
-        QHM(5.0, 0.25, nu=1.0),
+        QHMDynamics(5.0, 0.25, nu=1.0),
         eta_lam=[0.01, 0.1, 0.5],
         beta=[0.0, 0.5, 0.9],
         horizon=500,
@@ -208,11 +217,11 @@ def test_validity_sees_where_the_flow_breaks() -> None:
 def test_validity_where_the_recursion_diverges() -> None:
     """SGD at 2 < eta lam_1: the flow, which has no such limit, believes in itself."""
     spectrum = PowerLawSpectrum(2.0, 3.0, 4)
-    seen = ode_validity(spectrum, QHM(50.0, 0.25), eta_lam=[2.5], beta=[0.0], horizon=200)
+    seen = ode_validity(spectrum, QHMDynamics(50.0, 0.25), eta_lam=[2.5], beta=[0.0], horizon=200)
     assert momentum_limit(spectrum, 50.0) < 2.5
     assert seen.exact[0, 0] == math.inf and np.isfinite(seen.ode[0, 0])
     assert seen.difference[0, 0] == -1.0 and not seen.inside[0, 0]
-    both = ode_validity(spectrum, QHM(1.0, 0.25), eta_lam=[60.0], beta=[0.0], horizon=2000)
+    both = ode_validity(spectrum, QHMDynamics(1.0, 0.25), eta_lam=[60.0], beta=[0.0], horizon=2000)
     assert both.ode[0, 0] == both.exact[0, 0] == math.inf
     assert np.isnan(both.difference[0, 0]) and not both.inside[0, 0]
 
@@ -232,7 +241,7 @@ def test_validity_where_the_recursion_diverges() -> None:
 )
 def test_bad_grids_are_named(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidProblem, match=field):
-        ode_validity(SPECTRUM, QHM(5.0, 0.25), **changes)
+        ode_validity(SPECTRUM, QHMDynamics(5.0, 0.25), **changes)
 
 
 def test_bad_schedules_are_named() -> None:
@@ -244,6 +253,6 @@ def test_bad_schedules_are_named() -> None:
         controls = {"eta": np.array([0.1]), "temperature": np.array([1.0])}
 
     with pytest.raises(InvalidProblem, match="temperature"):
-        momentum_ode_excess_loss(MODES, QHM(5.0, SIGMA2), Other())  # type: ignore[arg-type]
+        momentum_ode_excess_loss(MODES, QHMDynamics(5.0, SIGMA2), Other())  # type: ignore[arg-type]
     with pytest.raises(InvalidProblem, match="rtol"):
-        momentum_ode_excess_loss(MODES, QHM(5.0, SIGMA2), schedule, rtol=0.5)
+        momentum_ode_excess_loss(MODES, QHMDynamics(5.0, SIGMA2), schedule, rtol=0.5)
