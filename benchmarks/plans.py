@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from optsched.pilot import Fit, compare, fit, load_fit, plan, read_runs, save_fit
+from optsched.logs import read_runs
+from optsched.pilot import Fit, compare, fit, load_fit, plan, save_fit
 from optsched.pilot.laws import NormLaw
 from optsched.pilot.planning.rivals import rivals
 

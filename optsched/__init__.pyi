@@ -62,7 +62,7 @@ from .pilot.prediction import Prediction as Prediction, predict as predict
 from .schedules.exports.keras import to_keras as to_keras
 from .schedules.exports.optax import to_optax as to_optax
 from .schedules.exports.torch import to_lightning as to_lightning, to_torch as to_torch
-from .schedules.families.registry import Family as Family, Parameter as Parameter
+from .schedules.families.family import Family as Family, Parameter as Parameter
 from .schedules.schedule import Schedule as Schedule
 from .studies.compare.families import compare as compare
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from optsched import Schedule
-from optsched.pilot import Run, read_runs
+from optsched.logs import Run, read_runs
 from optsched.pilot.fitting import Fit, RunNote
 from optsched.pilot.laws import DEFAULT, LAWS, Law, NormLaw
 from optsched.pilot.pieces import Scale, cut

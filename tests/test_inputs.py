@@ -14,7 +14,7 @@ from optsched.cli import main
 from optsched.errors import BadFile
 from optsched.files import check_input, read_bytes
 from optsched.pilot import load_fit
-from optsched.schedules.families.registry import cosine
+from optsched.schedules.families import cosine
 from optsched.schedules.schedule import Schedule
 
 SPECIAL = "is a device, a pipe or a socket, expected a regular file"

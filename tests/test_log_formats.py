@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from optsched import BadLog, Schedule
-from optsched.pilot import Run, read_rates, read_run, read_runs
+from optsched.logs import Run, read_rates, read_run, read_runs
 from optsched.schedules.families import cosine
 
 Rows = tuple[list[int], list[float], list[float]]

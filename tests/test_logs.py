@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optsched.errors import BadLog, InvalidProblem
+from optsched.logs import average_seeds, read_run, read_runs, read_schedule
 from optsched.logs.rates import fill_rates, jumps, roundest
 from optsched.logs.run import noise_level
-from optsched.pilot import average_seeds, read_run, read_runs, read_schedule
 
 STEPS = np.arange(2176, 8001, 128)
 

@@ -8,7 +8,8 @@ import pytest
 from benchmarks.loss_laws.__main__ import Score, chosen_peaks, judged
 from benchmarks.loss_laws.priors import law_without, learnt
 from benchmarks.loss_laws.splits import Model, choices, models, peaks, pilot_sets, shape, splits
-from optsched.pilot import LAWS, Run
+from optsched.logs import Run
+from optsched.pilot import LAWS
 from optsched.pilot.laws.norm import PRIORS
 from tests.pilots import DATA, PEAK, SHAPES, THETAS, made_fit, made_law, made_run, ramped
 

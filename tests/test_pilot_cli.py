@@ -12,7 +12,8 @@ import pytest
 
 from optsched import Schedule
 from optsched.cli import main
-from optsched.pilot import LAWS, load_fit, predict, read_rates, save_fit
+from optsched.logs import read_rates
+from optsched.pilot import LAWS, load_fit, predict, save_fit
 from tests.pilots import DATA, PEAK, SCALE, SHAPES, THETAS, TRAIN, made_fit, ramped
 
 TRAINED = [str(DATA / "25M" / f"{name}.csv") for name in TRAIN]

@@ -13,7 +13,8 @@ import pytest
 
 from optsched import Schedule, cli
 from optsched.errors import BadFile, InvalidProblem
-from optsched.pilot import Run, compare, fit, plan
+from optsched.logs import Run
+from optsched.pilot import compare, fit, plan
 from optsched.pilot.identify import ONE_RUN
 from optsched.pilot.lawfile import load_fit, save_fit
 from optsched.pilot.pieces import FAR

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from optsched import BadFile, InvalidProblem, Schedule
-from optsched.pilot import LAWS, Fit, Run, compare, fit, held_out, load_fit, predict, save_fit
+from optsched.logs import Run
+from optsched.pilot import LAWS, Fit, compare, fit, held_out, load_fit, predict, save_fit
 from optsched.pilot.fitting import SEED_NOISE
 from optsched.pilot.heldout import departure
 from optsched.pilot.lawfile import summary

@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import norm
 
 from optsched import InvalidProblem, Schedule, cli
-from optsched.pilot import Fit, Run, compare, fit, held_out, load_fit, plan, predict, save_fit
+from optsched.logs import Run
+from optsched.pilot import Fit, compare, fit, held_out, load_fit, plan, predict, save_fit
 from optsched.pilot.fitting import early_rows
 from optsched.pilot.judge import UNDESCRIBED, judged
 from optsched.pilot.laws import LAWS, Law, Prior, made_law

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optsched import InvalidProblem, Schedule
-from optsched.pilot import Fit, Run, compare, fit, load_fit, plan, predict, read_runs, save_fit
+from optsched.logs import Run, read_runs
+from optsched.pilot import Fit, compare, fit, load_fit, plan, predict, save_fit
 from optsched.pilot.laws import NormLaw, Prior, fsl
 from optsched.pilot.laws.norm import DECAYS
 from optsched.pilot.laws.state import reference, squared_norm

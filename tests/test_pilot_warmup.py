@@ -10,7 +10,8 @@ import pytest
 
 from optsched.cli import main
 from optsched.errors import InvalidProblem
-from optsched.pilot import LAWS, fit, held_out, load_fit, plan, read_runs, save_fit
+from optsched.logs import read_runs
+from optsched.pilot import LAWS, fit, held_out, load_fit, plan, save_fit
 from optsched.schedules.schedule import Schedule
 from tests.pilots import PEAK, SHAPES, THETAS, made_fit, made_run, ramped
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -149,6 +151,22 @@ def test_names_of_a_face(stub: Path) -> None:
         assert getattr(face, name) is getattr(home, name)
         assert name not in modules
         assert name in dir(face)
+
+
+@pytest.mark.parametrize("room", ["pilot", "logs", "plots", "commands", "schedules.families"])
+def test_a_face_is_light(room: str) -> None:
+    """A room costs what is taken from it, not all that it shows."""
+    code = f"import optsched.{room}, sys; assert not {{'numpy', 'jax', 'scipy'}} & {{*sys.modules}}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_readers_of_logs_are_still_known_where_they_were() -> None:
+    from optsched import logs, pilot
+
+    assert pilot.read_runs is logs.read_runs  # type: ignore[attr-defined]
+    assert "read_runs" not in dir(pilot)
+    with pytest.raises(AttributeError, match="read_run_s"):
+        pilot.read_run_s  # type: ignore[attr-defined]
 
 
 def test_the_graph_sees_what_is_hidden(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.loss_laws.priors import law_without, learnt
 from benchmarks.loss_laws.splits import SAME, Model, choices, models, splits
-from optsched.pilot import LAWS, Fit, Run, fit, predict
+from optsched.logs import Run
+from optsched.pilot import LAWS, Fit, fit, predict
 from optsched.pilot.laws import Law
 
 DATA = Path(__file__).parents[2] / "tests" / "data"

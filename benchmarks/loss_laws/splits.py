@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from optsched import OptschedError, Schedule
-from optsched.pilot import Run, read_runs
+from optsched.logs import Run, read_runs
 
 __all__ = ["SAME", "Model", "Split", "choices", "models", "peaks", "splits"]
 

@@ -1,37 +1,17 @@
-"""From pilot runs to the next run: logs, laws fitted to them, predictions and plans."""
+"""From pilot runs to the next run: laws fitted to them, predictions and plans."""
 
-from optsched.logs.read import RateLog, read_rates, read_run, read_runs, read_schedule
-from optsched.logs.run import Run
-from optsched.logs.seeds import SeedGroup, average_seeds
-from optsched.pilot.fitting import Fit, fit
-from optsched.pilot.heldout import HeldOut, held_out
-from optsched.pilot.lawfile import load_fit, save_fit
-from optsched.pilot.laws import LAWS, Law, Prior
-from optsched.pilot.planning.optimal import Plan, plan
-from optsched.pilot.prediction import Prediction, Ranking, compare, predict
+from __future__ import annotations
 
-__all__ = [
-    "LAWS",
-    "Fit",
-    "HeldOut",
-    "Law",
-    "Plan",
-    "Prediction",
-    "Prior",
-    "Ranking",
-    "RateLog",
-    "Run",
-    "SeedGroup",
-    "average_seeds",
-    "compare",
-    "fit",
-    "held_out",
-    "load_fit",
-    "plan",
-    "predict",
-    "read_rates",
-    "read_run",
-    "read_runs",
-    "read_schedule",
-    "save_fit",
-]
+import lazy_loader
+
+_own, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        # Readers of logs were here before they had a room.
+        from optsched import logs
+
+        if name in logs.__all__:
+            return getattr(logs, name)
+    return _own(name)

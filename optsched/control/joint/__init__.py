@@ -1,1 +1,5 @@
 """Several controls together: coordinates, nodes, starts, search, second-order evidence."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
