@@ -10,6 +10,7 @@ import click
 from optsched.commands.command import Command, spoken
 from optsched.commands.options import Choice, Number
 from optsched.commands.pilot_common import log_options, reading, warn
+from optsched.commands.tokens import batch_option, check_batch, short
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def law_names() -> list[str]:
 @click.command(cls=Command)
 @click.argument("runs", nargs=-1, type=click.Path())
 @log_options()
+@batch_option("Tokens of an update: lengths are told in tokens too, and logs in tokens read.")
 @click.option(
     "--rates",
     multiple=True,
@@ -78,6 +80,7 @@ def law_names() -> list[str]:
 def fit(
     runs: tuple[str, ...],
     law: str,
+    batch: float | None,
     output: str | None,
     plot: str | None,
     held_out: bool,
@@ -93,6 +96,9 @@ def fit(
     from optsched.files import PLOT_SUFFIXES, check_writable
 
     settings = _settings(law, options)
+    check_batch(batch)
+    if batch is not None and options["unit"] == "tokens" and options["per_step"] is None:
+        options["per_step"] = batch
     if not runs:
         raise InvalidProblem("runs", "none", "log files of one run or more")
     if output is not None:
@@ -126,11 +132,16 @@ def fit(
     if as_json:
         rows = {one.law: {"error": one.error, "runs": list(one.runs)} for one in table}
         told = {**summary(found), "held_out": rows}
+        if batch is not None:
+            told["tokens"] = {run.name: run.horizon * batch for run in found.runs}
         told["warnings"] = [*(spoken(one) for one in assumed), *told["warnings"]]
         click.echo(json.dumps(told))
     else:
         for log in logs:
             click.echo(spoken(log.summary()))
+        if batch is not None:
+            tokens = (f"{run.name} {short(run.horizon * batch)}" for run in found.runs)
+            click.echo(f"tokens: {', '.join(tokens)}")
         if said:
             click.echo(f"weight decay {said['weight_decay']:g}, as the configurations say")
         _report(found, table, written)

@@ -21,9 +21,18 @@ from optsched.commands.pilot_common import (
     warn,
     whole_steps,
 )
+from optsched.commands.plan_ramp import (
+    RAMP_OPTIONS,
+    check_ramp,
+    make_ramp,
+    ramp_notes,
+    ramp_options,
+)
+from optsched.commands.tokens import batch_option, in_tokens, short, steps_of, tokens_option
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
+    from optsched.pilot.planning.numbers import PlainNumbers
     from optsched.pilot.planning.optimal import Plan
     from optsched.pilot.planning.peaks import PeakChoice
     from optsched.pilot.prediction import Ranking
@@ -35,8 +44,12 @@ __all__ = ["plan"]
 @click.command(cls=Command)
 @click.option("--law", type=click.Path(), help="Law file that optsched fit wrote. Required.")
 @click.option(
-    "--horizon", type=Number("a whole number of steps"), help="Steps of the whole run. Required."
+    "--horizon",
+    type=Number("a whole number of steps"),
+    help="Steps of the whole run. Required, or --tokens.",
 )
+@tokens_option
+@batch_option("Tokens of an update, with --tokens; the batch size, with --batch-ramp.")
 @click.option(
     "--peak",
     help="Peak rate; auto: chosen with the schedule.  [default: the highest of the pilots]",
@@ -83,6 +96,7 @@ __all__ = ["plan"]
     type=families_type,
     help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]",
 )
+@ramp_options
 @level_option
 @click.option("--extrapolate", is_flag=True, help="Allow a peak above those of the pilots.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
@@ -93,6 +107,8 @@ __all__ = ["plan"]
 def plan(
     law: str | None,
     horizon: float | None,
+    tokens: float | None,
+    batch: float | None,
     peak: str | None,
     families: str | None,
     history: str | None,
@@ -109,8 +125,11 @@ def plan(
 
     if law is None:
         raise InvalidProblem("law", None, "the file of a law, that optsched fit writes")
+    horizon = steps_of(horizon, tokens, batch)
     if horizon is None:
         raise InvalidProblem("horizon", None, "a whole number of steps")
+    check_ramp(options, batch)
+    critical = options["critical_batch"]
     steps, rows = whole_steps("horizon", horizon, 1), kept_rows(points)
     if output is not None:
         check_writable(output, force, suffixes=SUFFIXES)
@@ -118,6 +137,7 @@ def plan(
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     from optsched.pilot.lawfile import load_fit
+    from optsched.pilot.planning.numbers import plain_numbers
     from optsched.pilot.planning.optimal import plan as run
     from optsched.pilot.planning.rivals import RIVALS, rivals
     from optsched.pilot.prediction import compare, predict
@@ -133,8 +153,10 @@ def plan(
     if options["warmup"] is None:
         options["warmup"] = found.warmup if past is None else 0
     options["warmup"] = whole_steps("warmup", options["warmup"])
-    result = run(found, steps, peak=_peak(peak), history=past, **options)
     start = options["from_step"]
+    ramping = {name: options.pop(name) for name in RAMP_OPTIONS}
+    result = run(found, steps, peak=_peak(peak), history=past, **options)
+    ramp = make_ramp(ramping, batch, found, result.schedule, start)
     others = rivals(
         found,
         result.schedule.horizon,
@@ -146,24 +168,43 @@ def plan(
         names=names,
     )
     schedules = {"plan": result.schedule, **others}
+    simple = plain_numbers(
+        found,
+        result.schedule,
+        warmup=options["warmup"],
+        floor=options["floor"],
+        start=start,
+        history=past,
+    )
     table = compare(found, schedules, level=options["level"])
     if output is not None:
-        result.schedule.save(output, points=rows, overwrite=force)
+        written = result.schedule if ramp is None else ramp.schedule
+        check_rows(output, rows, written.horizon)
+        written.save(output, points=rows, overwrite=force)
     if plot is not None:
         from optsched.plots.pilot import plan_figure
 
         level = options["level"]
         curves = {name: predict(found, one, level=level) for name, one in schedules.items()}
         save_figure(plan_figure(schedules, curves), plot, force)
+    told_in = batch if tokens is not None else None
+    said = _words(schedules, start, told_in)
     if as_json:
-        click.echo(json.dumps(_numbers(result, table, _words(schedules, start))))
+        told = _numbers(result, table, said) | {"numbers": simple.summary()}
+        told["tokens"] = None if told_in is None else result.schedule.horizon * told_in
+        told["ramp"] = None if ramp is None else ramp.summary()
+        click.echo(json.dumps(told))
     else:
-        words = [f"{name}: {text}" for name, text in _words(schedules, start).items()]
-        ramp = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
+        words = [f"{name}: {text}" for name, text in said.items()]
+        usual = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
         wrote = [f"wrote {path}" for path in (output, plot) if path]
         claims = _notes(result, table, bool(options["warmup"]), start, found.peaks[1])
-        notes = [*words, *ramp, *claims, *wrote]
-        show_comparison(f"law {found.law.name}: {result.schedule.horizon:,} steps", table, notes)
+        grown = [] if ramp is None else ramp_notes(ramp, critical)
+        notes = [*words, *usual, *claims, _as_numbers(simple), *grown, *wrote]
+        length = f"{result.schedule.horizon:,} steps"
+        if told_in is not None:
+            length += f", {short(result.schedule.horizon * told_in)} tokens"
+        show_comparison(f"law {found.law.name}: {length}", table, notes)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]
     warn([*assumed, *result.warnings, *(others_say if past is None else [])])
@@ -190,11 +231,19 @@ def _history(path: str | None, warmup: float | None, how: dict[str, Any]) -> tup
     return log.schedule, [line.replace("warmup=N", "history_warmup=N") for line in log.warnings]
 
 
-def _words(schedules: Mapping[str, Schedule], start: int) -> dict[str, str]:
-    """What every schedule does from ``start``, in words."""
+def _words(schedules: Mapping[str, Schedule], start: int, batch: float | None) -> dict[str, str]:
+    """What every schedule does from ``start``, in words; in tokens too, of so many an update."""
     from optsched.schedules.words import in_words
 
-    return {name: in_words(one, start) for name, one in schedules.items()}
+    found = {name: in_words(one, start) for name, one in schedules.items()}
+    return (
+        found if batch is None else {name: in_tokens(said, batch) for name, said in found.items()}
+    )
+
+
+def _as_numbers(simple: PlainNumbers) -> str:
+    """The plan for a trainer that takes numbers only, and what that loses."""
+    return f"in numbers: {simple.words}: {simple.cost:+.4f} ± {simple.error:.4f} nats to the plan"
 
 
 def _numbers(result: Plan, table: Ranking, words: Mapping[str, str]) -> dict[str, Any]:

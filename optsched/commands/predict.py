@@ -20,6 +20,7 @@ from optsched.commands.pilot_common import (
     warn,
     whole_steps,
 )
+from optsched.commands.tokens import batch_option, short, steps_of, tokens_option
 from optsched.errors import BadFile, InvalidProblem
 
 __all__ = ["predict"]
@@ -38,6 +39,8 @@ def _names_and_files(ctx: Any, param: Any, incomplete: str) -> list[CompletionIt
 @click.option(
     "--horizon", type=Number("a whole number of steps"), help="Steps of a family given by name."
 )
+@tokens_option
+@batch_option("Tokens of an update: lengths are told in tokens too.")
 @click.option("--peak", type=Number("a number > 0"), help="Peak of a family given by name.")
 @click.option(
     "--weight-decay",
@@ -53,6 +56,8 @@ def predict(
     schedules: tuple[str, ...],
     law: str | None,
     horizon: float | None,
+    tokens: float | None,
+    batch: float | None,
     peak: float | None,
     weight_decay: float | None,
     level: float,
@@ -79,6 +84,7 @@ def predict(
         check_writable(output, force, suffixes=(".csv",))
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    horizon = steps_of(horizon, tokens, batch)
     if peak is not None and not 0.0 < peak < math.inf:
         raise InvalidProblem("peak", peak, "a finite number > 0")
     from optsched.pilot.lawfile import load_fit
@@ -120,10 +126,18 @@ def predict(
         save_figure(prediction_figure(curves), plot, force)
     if as_json:
         warnings = list(table.warnings)
-        click.echo(json.dumps({"level": level, "schedules": comparison_rows(table),
-                               "warnings": warnings}))  # fmt: skip
+        shown = comparison_rows(table)
+        if batch is not None:
+            shown = [row | {"tokens": given[row["name"]][0].horizon * batch} for row in shown]
+        click.echo(json.dumps({"level": level, "schedules": shown, "warnings": warnings}))
     else:
         notes = [f"wrote {path}" for path in (output, plot) if path]
+        if batch is not None:
+            lengths = {name: one.horizon for name, (one, _) in given.items()}
+            notes = [
+                *(f"{k}: {n:,} steps, {short(n * batch)} tokens" for k, n in lengths.items()),
+                *notes,
+            ]
         if any(map(find_family, given)):
             notes.insert(0, "families have their default shape")
         show_comparison(f"law {found.law.name} of {law}", table, notes)

@@ -21,12 +21,13 @@ THEMES = {
     "The problem": (
         "a b horizon horizons budgets features features-total batch noise samples sharpness"
         " sharpness-error trace kernel eigenvalues modes center kind regime from-tokens to-tokens"
-        " from-horizon to-horizon from-batch to-batch small-batch big-batch size"
+        " from-horizon to-horizon tokens from-batch to-batch small-batch big-batch size"
     ),
     "Rates": "peak floor warmup max-change lr edge margin cooldown",
     "Optimiser": "optimiser momentum nu ema weight-decay uncoupled-decay init-std convention",
     "What is scheduled": (
-        "control objective cost latency sample-cost divisors batch-sizes schedule families"
+        "control objective cost latency sample-cost divisors batch-ramp batch-sizes critical-batch"
+        " schedule families"
     ),
     "Average": "decay half-life time-constant window for-decay at-step",
     "Noise": "levels sigma-min sigma-max rho form weighting",
