@@ -195,6 +195,28 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(optsched.__all__) <= set(page.split())
 
 
+def test_menu() -> None:
+    """Every page stands in one menu, and none is longer than one can take in."""
+    pages = {
+        path.relative_to(DOCS).with_suffix("").as_posix(): path
+        for path in DOCS.rglob("*.md")
+        if "_build" not in path.parts
+    }
+    entries = []
+    for path in pages.values():
+        for menu in re.findall(r"^```\{toctree\}\n(.*?)^```", path.read_text(), re.M | re.S):
+            found = [line for line in menu.splitlines() if line and line[0] != ":"]
+            assert len(found) <= 8, (path.name, found)
+            entries += found
+    assert len(entries) == len(set(entries))
+    assert set(entries) == set(pages) - {"index"} | {"api/index"}
+
+
+def test_gallery_shows_every_figure() -> None:
+    shown = set(re.findall(r"figures/([\w-]+\.png)", (DOCS / "gallery.md").read_text()))
+    assert shown == {path.name for path in (DOCS / "figures").glob("*.png")}
+
+
 @pytest.mark.slow
 def test_build(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
@@ -202,4 +224,12 @@ def test_build(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path / "html")], check=True
     )
-    assert (tmp_path / "html" / "index.html").exists()
+    html = tmp_path / "html"
+    assert (html / "index.html").exists()
+    assert not re.search(
+        r'<(?:script|link|img)[^>]+(?:src|href)="https?:', (html / "theory.html").read_text()
+    )
+    listed = (html / "llms.txt").read_text(encoding="utf-8")
+    assert all(
+        f"({page.stem}.html)" in listed for page in DOCS.glob("*.md") if page.stem != "index"
+    )
