@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.errors import InvalidProblem
 
 __all__ = ["ExponentFit", "checked_points", "fit_exponent", "json_ready"]
@@ -31,8 +31,8 @@ CORRECTIONS = np.linspace(0.15, 1.0, 18)  # exponents w of the correction T^-w t
 LEAST_EXTRAPOLATED, ROUNDING = 5, 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class ExponentFit:
+@dataclass(frozen=True, eq=False, repr=False)
+class ExponentFit(Brief):
     r"""A fitted power law, :math:`\log E \approx \log A - p \log T`.
 
     Attributes

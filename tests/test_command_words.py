@@ -436,7 +436,7 @@ def test_choices_are_those_of_the_library() -> None:
     told = {
         ("reproduce", "figure"): [*FIGURES, "all"],
         ("scaling", "--schedule"): SCHEDULES,
-        ("fit", "--law"): LAWS,
+        ("fit", "--law-name"): LAWS,
         ("fit", "--optimiser"): ADAPTIVE,
         ("fit", "--unit"): get_args(Unit),
         ("spectrum", "--kind"): KINDS,

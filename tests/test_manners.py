@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import pkgutil
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from optsched import Certificate, Problem, Solution, SolveFailed, Status, replay, solve
+import optsched
+from optsched import (
+    Budget,
+    BudgetSolution,
+    Certificate,
+    Problem,
+    Solution,
+    SolveFailed,
+    Status,
+    replay,
+    solve,
+)
+from optsched.arrays import Brief
 from optsched.control.methods.pontryagin import Pontryagin
+from optsched.studies.compare.families import Comparison
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +105,49 @@ def test_states_have_the_shape_that_is_documented(solution: Solution) -> None:
     held = solve(Problem(2.5, 1.5, 30, features=40, beta=0.5))
     n, j = len(held.t), len(held.modes)
     assert held.states.shape == held.costates.shape == (n + 1, j, 3)
+
+
+def _results() -> list[type]:
+    """Every class of the library whose objects are results."""
+    for module in pkgutil.walk_packages(optsched.__path__, "optsched."):
+        if module.name != "optsched.__main__":
+            importlib.import_module(module.name)
+    return Brief.__subclasses__()
+
+
+def test_every_result_is_equal_to_itself_alone_and_shown_by_one_rule() -> None:
+    """Dataclasses make their own methods where a base has them, unless they are told not to."""
+    found = [one for one in _results() if one.__module__.startswith("optsched.")]
+    assert {"Comparison", "BudgetSolution", "Fit", "Plan", "Ranking"} <= {c.__name__ for c in found}
+    for cls in found:
+        assert cls.__repr__ is Brief.__repr__ and cls.__eq__ is object.__eq__, cls
+        assert cls.__hash__ is object.__hash__, cls
+        assert all(hasattr(cls, name) or name in cls.__annotations__ for name in cls.told), cls
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Found(Brief):
+    name: str
+    loss: float
+    steps: Any
+    members: tuple[Any, ...]
+    at: Any
+
+
+def test_a_result_in_one_line() -> None:
+    one = _Found("x" * 300, np.float64(1 / 3), np.ones((4, 2)), (1, 2, 3), Status.CONVERGED)
+    assert repr(one) == (
+        f"_Found(name={'x' * 57 + '...'!r}, loss=0.333333, steps=<4 x 2>, members=<3>,"
+        " at=CONVERGED)"
+    )
+    assert one == one and one != _Found(one.name, one.loss, one.steps, one.members, one.at)
+    assert len({one, one}) == 1
+
+
+def test_a_comparison_and_a_budget_in_one_line() -> None:
+    solved: Any = SimpleNamespace(problem=SimpleNamespace(horizon=9, samples=99.0), excess_loss=0.1)
+    found = BudgetSolution(solved, Budget(samples=99.0), (None,) * 50, 0.0, None)  # type: ignore[arg-type]
+    table = Comparison(solved.problem, solved, ())
+    for one in (found, table):
+        assert "\n" not in repr(one) and len(repr(one)) < 200
+        assert f"{type(one).__name__}(" in repr(one)

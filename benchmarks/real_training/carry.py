@@ -55,7 +55,7 @@ def fit_law(
 ) -> dict[str, Any]:
     """Fit a law, by its name, to the logs and write it to ``path``."""
     known = optimiser_options(recipe) if law == DEFAULT else ()
-    options = ("--warmup", warmup, "--law", law, *known, "--output", path, "--force")
+    options = ("--warmup", warmup, "--law-name", law, *known, "--output", path, "--force")
     return optsched("fit", *logs, *options)
 
 

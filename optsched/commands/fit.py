@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from optsched.commands.command import Command, spoken
 from optsched.commands.options import Choice, Number
 from optsched.commands.pilot_common import log_options, reading, warn
+from optsched.commands.show import print_json, print_lines, print_table
 from optsched.commands.tokens import batch_option, check_batch, short
 from optsched.errors import InvalidProblem
 
@@ -45,7 +45,8 @@ def law_names() -> list[str]:
     " averaged.",
 )
 @click.option(
-    "--law",
+    "--law-name",
+    "law",
     type=Choice(law_names, {"auto": "fsl-norm"}, free=True),
     default="fsl-norm",
     show_default=True,
@@ -135,15 +136,14 @@ def fit(
         if batch is not None:
             told["tokens"] = {run.name: run.horizon * batch for run in found.runs}
         told["warnings"] = [*(spoken(one) for one in assumed), *told["warnings"]]
-        click.echo(json.dumps(told))
+        print_json(told)
     else:
-        for log in logs:
-            click.echo(spoken(log.summary()))
+        print_lines(*(spoken(log.summary()) for log in logs))
         if batch is not None:
             tokens = (f"{run.name} {short(run.horizon * batch)}" for run in found.runs)
-            click.echo(f"tokens: {', '.join(tokens)}")
+            print_lines(f"tokens: {', '.join(tokens)}")
         if said:
-            click.echo(f"weight decay {said['weight_decay']:g}, as the configurations say")
+            print_lines(f"weight decay {said['weight_decay']:g}, as the configurations say")
         _report(found, table, written)
     warn([*assumed, *found.warnings])
 
@@ -200,8 +200,6 @@ def _decay(text: str) -> float:
 
 
 def _report(found: Fit, table: list[Any], written: list[str]) -> None:
-    from optsched.commands.show import show
-
     rows = [
         (name, f"{value:.4g}", "held" if name in found.law.held else f"{error:.2g}")
         for name, (value, error) in found.parameters.items()
@@ -215,14 +213,13 @@ def _report(found: Fit, table: list[Any], written: list[str]) -> None:
     if found.exponents:
         text = ", ".join(f"{k} = {v:.2f} ± {e:.2f}" for k, (v, e) in found.exponents.items())
         notes.append(f"as power-law features: {text}")
-    title = f"law {found.law.name}, fitted to {len(found.runs)} runs"
-    show({}, False, title=title, columns=("parameter", "value", "stderr"), rows=rows, notes=notes)
+    print_lines(f"law {found.law.name}, fitted to {len(found.runs)} runs")
+    print_table(("parameter", "value", "stderr"), rows)
+    print_lines(*notes)
     if table:
         rows = [(one.law, f"{1e3 * one.error:.2f}") for one in table]
-        columns = ("law", "held-out error, 1e-3 nats")
-        show({}, False, title="", columns=columns, rows=rows)
-    for path in written:
-        click.echo(f"wrote {path}")
+        print_table(("law", "held-out error, 1e-3 nats"), rows)
+    print_lines(*(f"wrote {path}" for path in written))
 
 
 def _plot(found: Fit, logs: list[Any], path: str, force: bool) -> None:

@@ -11,6 +11,7 @@ import click
 
 from optsched.commands.command import spoken
 from optsched.commands.options import Choice, Number
+from optsched.commands.show import print_lines, print_table
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -154,8 +155,6 @@ def comparison_rows(found: Ranking) -> list[dict[str, Any]]:
 
 def show_comparison(title: str, found: Ranking, notes: Sequence[str] = ()) -> None:
     """Table of predicted final losses, the best first."""
-    from optsched.commands.show import show
-
     small = min((abs(row.loss) for row in found.rows if row.loss), default=1.0)
     digits = max(4, 4 - math.floor(math.log10(small)))  # a loss of 1e-6 keeps its digits
     share = f"{100 * found.level:.0f} %"
@@ -178,4 +177,6 @@ def show_comparison(title: str, found: Ranking, notes: Sequence[str] = ()) -> No
         "to the best ± s.e.",
         "different",
     )
-    show({}, False, title=title, columns=columns, rows=rows, notes=notes)
+    print_lines(title)
+    print_table(columns, rows)
+    print_lines(*notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from optsched.commands.plan_ramp import (
     ramp_notes,
     ramp_options,
 )
+from optsched.commands.show import print_json
 from optsched.commands.tokens import batch_option, in_tokens, short, steps_of, tokens_option
 from optsched.errors import InvalidProblem
 
@@ -193,7 +193,7 @@ def plan(
         told = _numbers(result, table, said) | {"numbers": simple.summary()}
         told["tokens"] = None if told_in is None else result.schedule.horizon * told_in
         told["ramp"] = None if ramp is None else ramp.summary()
-        click.echo(json.dumps(told))
+        print_json(told)
     else:
         words = [f"{name}: {text}" for name, text in said.items()]
         usual = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
@@ -253,7 +253,7 @@ def _numbers(result: Plan, table: Ranking, words: Mapping[str, str]) -> dict[str
         "lower": result.lower,
         "upper": result.upper,
         "level": result.level,
-        "lower_bound": None if math.isnan(bound) else bound,
+        "lower_bound": bound,
         "residual": result.residual,
         "replay_gap": result.replay_gap,
         "robust": result.robust,
@@ -266,10 +266,10 @@ def _numbers(result: Plan, table: Ranking, words: Mapping[str, str]) -> dict[str
     }
     if choice is not None:
         out["choice"] = {
-            "peaks": choice.peaks.tolist(),
-            "losses": choice.losses.tolist(),
-            "regret": None if math.isnan(choice.regret) else choice.regret,
-            "regret_90": None if math.isnan(choice.high) else choice.high,
+            "peaks": choice.peaks,
+            "losses": choice.losses,
+            "regret": choice.regret,
+            "regret_90": choice.high,
             "at_end": choice.at_end,
         }
     return out

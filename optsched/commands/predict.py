@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -20,6 +19,7 @@ from optsched.commands.pilot_common import (
     warn,
     whole_steps,
 )
+from optsched.commands.show import print_json
 from optsched.commands.tokens import batch_option, short, steps_of, tokens_option
 from optsched.errors import BadFile, InvalidProblem
 
@@ -129,7 +129,7 @@ def predict(
         shown = comparison_rows(table)
         if batch is not None:
             shown = [row | {"tokens": given[row["name"]][0].horizon * batch} for row in shown]
-        click.echo(json.dumps({"level": level, "schedules": shown, "warnings": warnings}))
+        print_json({"level": level, "schedules": shown, "warnings": warnings})
     else:
         notes = [f"wrote {path}" for path in (output, plot) if path]
         if batch is not None:

@@ -5,6 +5,7 @@
 - ``--horizon``: steps of a run; ``--batch``: examples (or tokens) of an update;
 - ``--from-X``, ``--to-X``: X of the run that was tuned, and of the one to come; ``--from-step``: a
   step to go on from;
+- ``--law``: the file of a fitted law; ``--law-name``: which law to fit;
 - ``--output``, ``--plot``, ``--points``, ``--json``, ``--force``: what is written and shown.
 """
 
@@ -31,7 +32,9 @@ THEMES = {
     ),
     "Average": "decay half-life time-constant window for-decay at-step",
     "Noise": "levels sigma-min sigma-max rho form weighting",
-    "Method": "method tol judge peak-only skip law level robust shape extrapolate held-out",
+    "Method": (
+        "method tol judge peak-only skip law law-name level robust shape extrapolate held-out"
+    ),
     "The run so far": "from-step history history-warmup",
     "Log": (
         "columns unit per-update steps-per-epoch loss rates rate-of repeats seeds log-format rows"
@@ -53,7 +56,7 @@ _OLD = {
 _OLD_OF = {
     "dashboard": {"--rows": "--window"},
     "export": {"--momentum-as": "--momentum"},
-    "fit": {"--optimiser": "--optimizer"},
+    "fit": {"--optimiser": "--optimizer", "--law-name": "--law"},
     "spectrum": {"--modes": "--window"},
     "batch": {"--to-batch": "--batch"},
     "ema": {"--to-batch": "--batch", "--at-step": "--steps"},

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from optsched.arrays import Brief
 from optsched.checks import is_number, within
 from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
@@ -108,8 +109,8 @@ class Trial(NamedTuple):
     converged: bool
 
 
-@dataclass(frozen=True)
-class BudgetSolution:
+@dataclass(frozen=True, eq=False, repr=False)
+class BudgetSolution(Brief):
     """The schedules at the number of steps that was chosen.
 
     Attributes
@@ -125,6 +126,8 @@ class BudgetSolution:
         ``"fewest"`` or ``"most"`` where the answer is the end of the allowed range: a wider one
         might do better.
     """
+
+    told = ("horizon", "samples", "cost", "excess_loss", "tolerance", "at_bound")
 
     solution: Solution
     budget: Budget

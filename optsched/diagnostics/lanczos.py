@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import is_number, real_array, whole
 from optsched.errors import InvalidProblem, OptschedError
 
@@ -30,8 +30,8 @@ class DiagnosticFailed(OptschedError, RuntimeError):
     """A measurement did not converge; the message says what was reached and what to try."""
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenvalue:
+@dataclass(frozen=True, eq=False, repr=False)
+class Eigenvalue(Brief):
     """An extreme eigenvalue.
 
     Attributes

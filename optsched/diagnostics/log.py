@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.arrays import Bools, Floats
+from optsched.arrays import Bools, Brief, Floats
 from optsched.errors import BadLog
 from optsched.logs.clock import in_updates, later_pass
 from optsched.logs.columns import find_rate, find_step, first_of
@@ -46,8 +46,8 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Log:
+@dataclass(frozen=True, eq=False, repr=False)
+class Log(Brief):
     """Columns of numbers of one run.
 
     Attributes

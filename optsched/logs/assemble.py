@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Ints
+from optsched.arrays import Brief, Ints
 from optsched.checks import is_number
 from optsched.errors import BadLog, InvalidProblem
 from optsched.logs.clock import Points, losses_in, measured, rates_alone, spacing
@@ -30,8 +30,8 @@ __all__ = ["RateLog", "is_ours", "rates_of", "runs_of"]
 VAGUE = ("metrics", "log", "history", "trainer_log", "train", "scalars", "training", "main")
 
 
-@dataclass(frozen=True, eq=False)
-class RateLog:
+@dataclass(frozen=True, eq=False, repr=False)
+class RateLog(Brief):
     """A schedule that was read, with the steps at which its file has rows.
 
     Attributes

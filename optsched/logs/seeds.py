@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from optsched.arrays import Brief
 from optsched.errors import BadLog
 from optsched.logs.run import MIN_POINTS, Run
 from optsched.schedules.schedule import Schedule
@@ -21,8 +22,8 @@ __all__ = ["SeedGroup", "average_seeds", "label_seeds", "same_schedule", "unique
 RTOL = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class SeedGroup:
+@dataclass(frozen=True, eq=False, repr=False)
+class SeedGroup(Brief):
     """Runs of one schedule.
 
     Attributes

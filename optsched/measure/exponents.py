@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import zeta
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import is_number
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
@@ -44,8 +44,8 @@ FEW_MODES, OUTSTANDING = 5, 6.0
 UNCERTAIN = 0.2  # a standard error above this deserves a sentence
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredSpectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class MeasuredSpectrum(Brief):
     r"""Exponents of a measured spectrum and target, with their uncertainty.
 
     Attributes

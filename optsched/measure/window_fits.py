@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.measure.exponent_errors import eigenvalue_influence, target_influence
 from optsched.measure.exponent_fits import (
     FEW,
@@ -28,8 +28,8 @@ SIGMAS, TOLERANCE = 3.0, 0.05  # a start is late enough if a later one agrees as
 FEWEST = 3.5  # effective rows, below which the correction for few of them is held
 
 
-@dataclass(frozen=True, eq=False)
-class WindowFit:
+@dataclass(frozen=True, eq=False, repr=False)
+class WindowFit(Brief):
     """Exponents of one window of modes.
 
     Attributes

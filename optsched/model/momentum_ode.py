@@ -62,7 +62,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 from scipy.sparse import bmat, csc_matrix, csr_matrix
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Controls
 from optsched.model.grading import Knots
@@ -267,8 +267,8 @@ def _integrate(flow: _Flow, corners: Floats, rtol: float) -> float:
     return float(flow.readout @ y[:-1])
 
 
-@dataclass(frozen=True, eq=False)
-class OdeValidity:
+@dataclass(frozen=True, eq=False, repr=False)
+class OdeValidity(Brief):
     """The flow against the exact recursion, at constant controls, on a grid.
 
     Attributes

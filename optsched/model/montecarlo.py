@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.errors import InvalidProblem
 from optsched.model.spectrum import Spectrum
 from optsched.numerics import jax_settings
@@ -20,8 +20,8 @@ from optsched.numerics import jax_settings
 __all__ = ["MonteCarlo", "monte_carlo"]
 
 
-@dataclass(frozen=True, eq=False)
-class MonteCarlo:
+@dataclass(frozen=True, eq=False, repr=False)
+class MonteCarlo(Brief):
     """Mean excess loss of repeated training runs.
 
     Attributes

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from optsched.arrays import Brief
 from optsched.checks import is_number
 from optsched.errors import InvalidProblem
 from optsched.numerics import quiet, zeta
@@ -319,8 +320,8 @@ class PowerLawSpectrum(Spectrum):
         return _apart(_stack(parts), TAIL_NODES)
 
 
-@dataclass(frozen=True, eq=False)
-class TabulatedSpectrum(Spectrum):
+@dataclass(frozen=True, eq=False, repr=False)
+class TabulatedSpectrum(Brief, Spectrum):
     r"""A measured spectrum: eigenvalues and target coefficients, one pair a mode.
 
     Parameters

@@ -54,7 +54,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class _Momentum(Optimiser):
+class _Family(Optimiser):
     """What they share: their numbers, and one dynamics."""
 
     _: KW_ONLY
@@ -130,7 +130,7 @@ class _Momentum(Optimiser):
         return found
 
     def freed(self, names: Sequence[str]) -> Optimiser:
-        kind: type[_Momentum] = type(self)
+        kind: type[_Family] = type(self)
         if kind in _OWN and "nu" in names:
             kind = QHM
         elif kind is SGD and "beta" in names:
@@ -230,7 +230,7 @@ class _Momentum(Optimiser):
 
 
 @dataclass(frozen=True)
-class SGD(_Momentum):
+class SGD(_Family):
     """Plain SGD.
 
     Parameters
@@ -245,10 +245,19 @@ class SGD(_Momentum):
     controls = ("eta", "ema")
 
 
-class _Memory(_Momentum):
-    """Momentum with a beta."""
+@dataclass(frozen=True)
+class Momentum(_Family):
+    """Momentum with a beta: what `HeavyBall`, `Nesterov` and `QHM` share.
 
-    beta: float | None
+    Parameters
+    ----------
+    beta : float, optional
+        Momentum in [0, 1); not where it is scheduled.
+    ema, weight_decay
+        As for `SGD`.
+    """
+
+    beta: float | None = None
 
     def _growing(self, setting: Setting, steps: Floats, unit: float) -> dict[str, Start]:
         if not self._scheduled(setting.controls):
@@ -272,18 +281,14 @@ class _Memory(_Momentum):
 
 
 @dataclass(frozen=True)
-class HeavyBall(_Memory):
+class HeavyBall(Momentum):
     """Heavy ball (Polyak 1964): every gradient goes through the momentum.
 
     Parameters
     ----------
-    beta : float, optional
-        Momentum in [0, 1); not where it is scheduled.
-    ema, weight_decay
-        As for `SGD`.
+    beta, ema, weight_decay
+        As for `Momentum`.
     """
-
-    beta: float | None = None
 
     kind = "heavy-ball"
     controls = ("eta", "beta", "ema")
@@ -313,18 +318,14 @@ class HeavyBall(_Memory):
 
 
 @dataclass(frozen=True)
-class Nesterov(_Memory):
+class Nesterov(Momentum):
     """Nesterov's momentum (Nesterov 1983), which is quasi-hyperbolic with nu = beta.
 
     Parameters
     ----------
-    beta : float, optional
-        Momentum in [0, 1); not where it is scheduled.
-    ema, weight_decay
-        As for `SGD`.
+    beta, ema, weight_decay
+        As for `Momentum`.
     """
-
-    beta: float | None = None
 
     kind = "nesterov"
     controls = ("eta", "beta", "ema")
@@ -342,18 +343,17 @@ class Nesterov(_Memory):
 
 
 @dataclass(frozen=True)
-class QHM(_Memory):
+class QHM(Momentum):
     """Quasi-hyperbolic momentum (Ma & Yarats, ICLR 2019): a share nu of it, the rest the gradient.
 
     Parameters
     ----------
-    beta, nu : float, optional
-        Momentum in [0, 1) and its weight in [0, 1]; not where they are scheduled.
-    ema, weight_decay
-        As for `SGD`.
+    nu : float, optional
+        Weight of the momentum in [0, 1]; not where it is scheduled.
+    beta, ema, weight_decay
+        As for `Momentum`.
     """
 
-    beta: float | None = None
     nu: float | None = None
 
     kind = "qhm"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import whole
 from optsched.errors import InvalidProblem
 from optsched.logs.run import Run
@@ -56,8 +56,8 @@ class RunNote:
     warmup: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(Brief):
     r"""A fitted law with its uncertainty.
 
     Attributes

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from optsched.arrays import Brief
 from optsched.errors import InvalidProblem
 from optsched.logs.run import Run
 from optsched.logs.seeds import same_schedule
@@ -25,8 +26,8 @@ __all__ = ["HeldOut", "departure", "held_out"]
 APART = 1e-3  # of the peak: rates that differ
 
 
-@dataclass(frozen=True)
-class HeldOut:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeldOut(Brief):
     """Errors of a law on runs that were left out in turn.
 
     Attributes

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from optsched.arrays import Floats, Ints
+from optsched.arrays import Brief, Floats, Ints
 from optsched.checks import at_least, integers, is_number
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
@@ -52,8 +52,8 @@ ROWS = 200
 TINY = 1e-12  # nats: the least that a loss may be
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Brief):
     """Loss along a run.
 
     Attributes
@@ -105,8 +105,8 @@ class Predicted:
     apart: bool
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranking(Brief):
     """Final losses of several schedules, the best first.
 
     Attributes

@@ -48,7 +48,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optsched.arrays import Floats, Ints
+from optsched.arrays import Brief, Floats, Ints
 from optsched.checks import at_least, decay, integers, is_number, positive, real_array, whole
 from optsched.controls import MAX_DENSE
 from optsched.errors import InvalidProblem
@@ -179,8 +179,8 @@ class UpdateRule:
         return float(lam) if lam.ndim == 0 else lam
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class SharpnessTrace:
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class SharpnessTrace(Brief):
     """Sharpness that was measured along a run.
 
     Parameters

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import is_number
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
@@ -106,8 +106,8 @@ def compute_theory(problem: Problem, schedule: str = "optimal") -> dict[str, flo
     }
 
 
-@dataclass(frozen=True, eq=False)
-class IsoFlop:
+@dataclass(frozen=True, eq=False, repr=False)
+class IsoFlop(Brief):
     """Loss against the number of features at one budget; arrays of shape (n,), NaN where failed."""
 
     budget: float
@@ -154,8 +154,8 @@ class DataLimit:
         return {**own, "best": self.best.summary()}
 
 
-@dataclass(frozen=True)
-class ComputeOptimal:
+@dataclass(frozen=True, eq=False, repr=False)
+class ComputeOptimal(Brief):
     """Best splits along budgets, and their exponents beside theory.
 
     ``fits`` has an `ExponentFit` in C for each of ``loss``, ``features``, ``horizon`` and

@@ -13,6 +13,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
+from optsched.arrays import Brief
 from optsched.checks import is_number, within
 from optsched.control.problem import Problem
 from optsched.controls import MAX_HORIZON
@@ -58,8 +59,8 @@ class SplitRun:
         }
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Brief):
     """The best run of a budget.
 
     Attributes

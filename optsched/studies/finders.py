@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.control.joint.search import stretched
 from optsched.control.problem import Problem
 from optsched.control.solution import Solution
@@ -40,8 +40,8 @@ ROW = (
 )
 
 
-@dataclass(frozen=True)
-class ScalingPoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class ScalingPoint(Brief):
     """One horizon of a study: a row even if its search failed, but then it is not fitted.
 
     ``excess_loss`` is replayed on the exact recursion, and NaN if nothing was found; ``message``

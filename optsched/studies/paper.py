@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.control.problem import Problem
 from optsched.exponents import ExponentFit, json_ready
 from optsched.model.replay import Replay
@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Brief):
     """One line of a panel.
 
     ``kind`` is ``line``, ``points``, ``mark``, ``guide`` or ``guide above``.
@@ -46,8 +46,8 @@ class Curve:
     kind: str = "line"
 
 
-@dataclass(frozen=True)
-class Panel:
+@dataclass(frozen=True, eq=False, repr=False)
+class Panel(Brief):
     """Curves on common axes."""
 
     name: str
@@ -81,8 +81,8 @@ class Exponent:
         return cls(quantity, problem.phase, fit.exponent, fit.stderr, paper, theory, text)
 
 
-@dataclass(frozen=True)
-class PaperFigure:
+@dataclass(frozen=True, eq=False, repr=False)
+class PaperFigure(Brief):
     """Numbers of a figure.
 
     Attributes

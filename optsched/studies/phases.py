@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
@@ -165,8 +165,8 @@ FIELDS: dict[str, Field] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class PhaseDiagram:
+@dataclass(frozen=True, eq=False, repr=False)
+class PhaseDiagram(Brief):
     """Cells over a grid of a and b.
 
     Attributes

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from optsched.arrays import Brief
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.exponents import ExponentFit, checked_points, fit_exponent, json_ready
@@ -102,8 +103,8 @@ def _expected(a: float, b: float, schedule: str) -> tuple[float, ...]:
     return s, 0.0, annealing
 
 
-@dataclass(frozen=True)
-class Scaling:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaling(Brief):
     """Losses along horizons, and their exponents beside theory.
 
     ``fit``, ``peak_fit`` and ``annealing_fit`` are of the loss, the peak rate and the

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from optsched.arrays import Brief
 from optsched.control.certificate import global_bound, global_floor
 from optsched.control.problem import Problem
 from optsched.control.rate.constraints import violations
@@ -20,8 +21,8 @@ __all__ = ["Verification", "matching", "verify"]
 GAP = 0.005  # at which the bound is refined no further
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, eq=False, repr=False)
+class Verification(Brief):
     """A schedule replayed.
 
     Attributes

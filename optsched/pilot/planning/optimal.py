@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from optsched.arrays import Floats, Ints
+from optsched.arrays import Brief, Floats, Ints
 from optsched.checks import decay
 from optsched.control.bounds.geodesic import Geodesic
 from optsched.control.mesh import StepMesh, graded_mesh
@@ -52,8 +52,8 @@ SOFT = 0.02  # of the excess loss: width of the soft maximum over the members
 SPARE = {"hold and linear decay": 0.25, "hold and decay": 1.0}
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Brief):
     """The best schedule under a fitted law.
 
     Attributes

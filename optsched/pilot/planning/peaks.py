@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.pilot.planning.score import Score, finals
 from optsched.pilot.planning.simple import best_shape
 from optsched.pilot.planning.task import PlanTask
@@ -29,8 +29,8 @@ OPTIMISM = 6e-3  # of the loss, for a peak above those of the runs by a factor o
 HIGH = 0.9  # quantile of the regret that is told
 
 
-@dataclass(frozen=True, eq=False)
-class PeakChoice:
+@dataclass(frozen=True, eq=False, repr=False)
+class PeakChoice(Brief):
     """What a choice of the peak rests on.
 
     Attributes

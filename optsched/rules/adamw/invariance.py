@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import positive
 from optsched.errors import InvalidProblem
 from optsched.rules.adamw.salient import SalientDirection, SweepPoint, salient_direction
@@ -38,8 +38,8 @@ RESAMPLES = 200
 NUMBERS = 7  # that are resampled
 
 
-@dataclass(frozen=True, eq=False)
-class Collapse:
+@dataclass(frozen=True, eq=False, repr=False)
+class Collapse(Brief):
     """How tightly curves of a group lie together.
 
     Attributes
@@ -65,8 +65,8 @@ class Collapse:
     groups: int
 
 
-@dataclass(frozen=True, eq=False)
-class Invariance:
+@dataclass(frozen=True, eq=False, repr=False)
+class Invariance(Brief):
     """What a sweep over rate and weight decay shows.
 
     Attributes

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import positive, real_array
 from optsched.errors import BadFile, InvalidProblem
 
@@ -24,8 +24,8 @@ LEAST_POINTS, LEAST_CELLS = 3, 4
 GRID = 96
 
 
-@dataclass(frozen=True, eq=False)
-class SweepRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepRun(Brief):
     """One training run at a constant rate.
 
     Parameters

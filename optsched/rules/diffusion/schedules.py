@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import choice, number, real_array, whole
 from optsched.errors import InvalidProblem
 
@@ -36,8 +36,8 @@ MAX_LEVELS = 10**7
 EXTREME = 700.0  # of a log SNR: beyond, the SNR is no float
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseSchedule:
+@dataclass(frozen=True, eq=False, repr=False)
+class NoiseSchedule(Brief):
     r"""Levels of noise of a diffusion model, from the least noise to the most.
 
     Attributes

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from optsched.arrays import Brief
 from optsched.checks import at_least, decay, positive
 from optsched.errors import InvalidProblem
 from optsched.rules.lmo.bound import EXPONENTS, check_regime
@@ -20,8 +21,8 @@ SMALL = 0.1  # share of a neglected term beside the one it is compared with
 FAR = 1000.0
 
 
-@dataclass(frozen=True)
-class Transfer:
+@dataclass(frozen=True, eq=False, repr=False)
+class Transfer(Brief):
     """Values carried to another budget.
 
     Attributes

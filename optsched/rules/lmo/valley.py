@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.checks import positive
 from optsched.errors import InvalidProblem
 from optsched.exponents import ExponentFit, fit_exponent
@@ -22,8 +22,8 @@ from optsched.rules.lmo.tuned import minimise
 __all__ = ["Valley", "fitted_exponents", "valley"]
 
 
-@dataclass(frozen=True, eq=False)
-class Valley:
+@dataclass(frozen=True, eq=False, repr=False)
+class Valley(Brief):
     """Best rate and momentum for each batch size at a number of tokens.
 
     Attributes

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from optsched.arrays import Floats, Ints
+from optsched.arrays import Brief, Floats, Ints
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
@@ -72,8 +72,8 @@ ROOM = 1.0  # in the logarithm of a value tuned by solves, on both sides of the 
 FINE_TOL = 1e-4
 
 
-@dataclass(frozen=True)
-class AveragingRow:
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragingRow(Brief):
     """One way to train, at its best.
 
     Attributes
@@ -112,8 +112,8 @@ class AveragingRow:
         }
 
 
-@dataclass(frozen=True)
-class AveragingStudy:
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragingStudy(Brief):
     """Rows of `compare_averaging`.
 
     Attributes

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from optsched.arrays import Brief
 from optsched.checks import positive, whole
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
@@ -22,8 +23,8 @@ from optsched.studies.averaging.against_decay import check_plain
 __all__ = ["DecayAverage", "compare_decay"]
 
 
-@dataclass(frozen=True)
-class DecayAverage:
+@dataclass(frozen=True, eq=False, repr=False)
+class DecayAverage(Brief):
     """A linear decay to zero, and averages at a constant rate in its place.
 
     Attributes

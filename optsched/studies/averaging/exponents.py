@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS
@@ -18,8 +18,8 @@ from optsched.studies.averaging.against_decay import AveragingStudy, compare_ave
 __all__ = ["AveragingExponents", "averaging_exponents"]
 
 
-@dataclass(frozen=True, eq=False)
-class AveragingExponents:
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragingExponents(Brief):
     """How the loss of each row falls with the horizon.
 
     Attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optsched.arrays import Brief
 from optsched.control.certificate import UNREFINED
 from optsched.control.problem import Problem
 from optsched.control.solve import solve
@@ -15,8 +16,8 @@ from optsched.studies.compare.baselines import best_baselines
 __all__ = ["WeightDecayRow", "compare_weight_decay"]
 
 
-@dataclass(frozen=True)
-class WeightDecayRow:
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightDecayRow(Brief):
     """Decoupled weight decay at its best rate schedule, and at its best constant rate.
 
     Attributes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optsched.arrays import Brief
 from optsched.checks import whole
 from optsched.controls import MAX_HORIZON
 from optsched.errors import OptschedError
@@ -27,8 +28,8 @@ from optsched.studies.compare.tuning import Shapes
 __all__ = ["ConvexComparison", "ConvexMember", "compare_convex", "tune_convex"]
 
 
-@dataclass(frozen=True)
-class ConvexMember:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvexMember(Brief):
     """A schedule with its best rate under the bound, for D = 1 and G = 1.
 
     Attributes
@@ -54,8 +55,8 @@ class ConvexMember:
     evaluations: int = 0
 
 
-@dataclass(frozen=True)
-class ConvexComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvexComparison(Brief):
     """Families with their hyperparameters tuned under the bound, and the best of all schedules.
 
     Attributes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optsched.arrays import Brief
 from optsched.control.certificate import UNDERFLOW
 from optsched.control.methods.pontryagin import Pontryagin
 from optsched.control.methods.shooting import Shooting
@@ -57,8 +58,8 @@ class FailedFamily:
     reason: str
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Brief):
     """Families with their hyperparameters tuned, and the optimum.
 
     Attributes
@@ -79,6 +80,8 @@ class Comparison:
     gained : float
         How much lower that optimum is than the first, relatively.
     """
+
+    told = ("best", "members", "failed", "seconds")
 
     problem: Problem
     optimum: Solution

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Brief, Floats
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem
 from optsched.model.replay import MAX_STEPS, Replay, replay
@@ -35,8 +35,8 @@ CUBE = 3  # power of the scale of what may be small but not negative
 REPLAY_TOL = 1e-5  # that of `replay`
 
 
-@dataclass(frozen=True)
-class Tuned:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tuned(Brief):
     """A family's best member on a problem.
 
     Attributes
@@ -55,6 +55,8 @@ class Tuned:
     evaluations : int
         Number of losses that the search took.
     """
+
+    told = ("name", "peak", "excess_loss", "at_bound")
 
     name: str
     peak: float

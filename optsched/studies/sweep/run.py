@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from optsched.arrays import Brief
 from optsched.errors import InvalidProblem, SweepFailed
 from optsched.studies.sweep.cells import Row, Store, Work, open_store
 from optsched.studies.sweep.cluster import Cluster, dask_executor
@@ -62,8 +63,8 @@ class Progress:
     seconds_left: float
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Brief):
     """Result of a sweep.
 
     Attributes
