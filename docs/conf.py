@@ -25,6 +25,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"optsched {version}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
