@@ -58,11 +58,11 @@ def examples(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[tuple[list[str], str]]:
-    """Arguments of the ``$ optsched`` lines of a page, and the output that is shown."""
+    """Arguments of the ``$ optsched`` lines of a page, joined where they go on, and their output."""
     for match in FENCE.finditer(page.read_text(encoding="utf-8")):
         if match[1] == "console":
             for part in re.split(r"^\$ ", match[2], flags=re.MULTILINE):
-                line, _, output = part.partition("\n")
+                line, _, output = part.replace("\\\n", "").partition("\n")
                 if line.startswith("optsched "):
                     yield shlex.split(line)[1:], output
 
