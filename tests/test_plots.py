@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from optsched import Problem, solve
+from optsched.pilot.prediction import Prediction
+from optsched.plots.pilot import plan_figure, prediction_figure
 from optsched.plots.solution import plot_loss, plot_schedule, plot_solution
+from optsched.schedules.families import linear, wsd
 from optsched.studies.compare.baselines import best_baselines
+from tests.pilots import chosen
 
 
 def test_plots() -> None:
@@ -40,3 +45,45 @@ def test_baselines_are_tuned_and_beaten() -> None:
                 other = FAMILIES[baseline.name](300, peak)
                 loss = replay(problem.spectrum, problem.dynamics, other).excess_loss  # type: ignore[arg-type]
                 assert loss >= baseline.replay.excess_loss * (1 - 1e-4)
+
+
+def test_a_plan_is_seen_before_its_rivals() -> None:
+    """Above the others, its cooldown marked, its interval alone; the best final loss on top."""
+    schedules = {
+        "plan": wsd(1000, 0.1, cooldown=0.25, shape="1-sqrt"),
+        "linear": linear(1000, 0.1),
+    }
+    steps = np.arange(0, 1001, 10)
+    curves = {
+        name: Prediction(
+            steps,
+            steps,
+            low + np.exp(-steps / 300),
+            low - 0.1 + 0 * steps,
+            low + 2.0 + 0 * steps,
+            0.8,
+            (),
+        )
+        for name, low in (("plan", 2.1), ("linear", 2.0))
+    }
+    rates, losses, finals = plan_figure(schedules, curves).axes
+    widths = {str(line.get_label()): line.get_linewidth() for line in rates.lines}
+    assert widths["plan"] > widths["linear"]
+    assert "falls after step 749" in {text.get_text() for text in rates.texts}
+    assert losses.get_xlim()[0] == 749 - 125 and losses.get_xlim()[1] == 1000
+    assert len(losses.collections) == 1  # one band
+    assert [text.get_text() for text in finals.get_yticklabels()] == ["linear", "plan"]
+    point = finals.containers[0].lines[0].get_xdata()[0]
+    assert point == curves["linear"].loss[-1]
+
+
+def test_what_was_measured_is_drawn_beside_its_prediction() -> None:
+    run = chosen("25M", ["wsdcon_9"])[0]
+    line = np.full(len(run.steps), 3.0)
+    curve = Prediction(run.steps, line, line, line - 0.1, line + 0.1, 0.8, ())
+    (ax,) = prediction_figure({run.name: curve}, {run.name: run}).axes
+    points = ax.lines[-1]
+    assert points.get_linestyle() == "None" and len(points.get_xdata()) >= 40
+    assert (
+        run.loss.min() <= min(points.get_ydata()) < 3.5 < max(points.get_ydata()) <= run.loss.max()
+    )
