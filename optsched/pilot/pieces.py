@@ -64,8 +64,6 @@ class Pieces:
         Number of pieces before every observation.
     first : float
         As in `Scale`.
-    decay : float
-        Weight decay of the run over that of the runs of the fit.
     memo : dict
         What laws keep of the pieces, to be asked for again.
     """
@@ -74,7 +72,6 @@ class Pieces:
     length: Floats
     observed: Ints
     first: float
-    decay: float = 1.0
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def mean(self, power: float) -> Floats:
@@ -108,7 +105,7 @@ class Pieces:
         first, last = self.rate[0][parent], self.rate[2][parent]
         rate = np.stack([first + (last - first) * x for x in (start, 0.5 * (start + end), end)])
         observed = np.searchsorted(every, edges[self.observed])
-        return Pieces(rate, np.diff(every), observed, self.first, self.decay)
+        return Pieces(rate, np.diff(every), observed, self.first)
 
 
 def _simpson(values: Floats) -> Floats:
@@ -129,27 +126,40 @@ def fine_edges(schedule: Schedule, horizon: int, change: float = CHANGE) -> Ints
     peak = max(schedule.peak, 1e-300)
     kept = _needed(schedule, STRAIGHT * peak)
     knots, eta = schedule.steps[kept], schedule.controls["eta"][kept]
-    edges = [np.array([0, horizon], dtype=np.int64), knots]
-    for i in np.flatnonzero((np.diff(eta) != 0.0) & (np.diff(knots) > 1)):
-        low, high = int(knots[i]), int(knots[i + 1])
-        shares = _shares(float(eta[i]) / peak, float(eta[i + 1]) / peak, change)
-        edges.append(low + np.floor(shares * (high - low)).astype(np.int64))
-    found = np.unique(np.concatenate(edges))
+    moves = np.flatnonzero((np.diff(eta) != 0.0) & (np.diff(knots) > 1))
+    shares, of = _shares(eta[moves] / peak, eta[moves + 1] / peak, change)
+    low, high = knots[moves][of], knots[moves + 1][of]
+    inside = low + np.floor(shares * (high - low)).astype(np.int64)
+    found = np.unique(np.concatenate([np.array([0, horizon], dtype=np.int64), knots, inside]))
     return found[found <= horizon]
 
 
-def _shares(first: float, last: float, change: float) -> Floats:
-    """Shares of the way from one rate to another, over the peak, at which a piece ends.
+def _shares(first: Floats, last: Floats, change: float) -> tuple[Floats, Ints]:
+    """Shares of the ways from rates to others, over the peak, at which pieces end, and whose.
 
     Even in the rate; where it falls in its logarithm too, as a loss may be wanted right behind.
     """
-    even = min(math.ceil(abs(last - first) / change), MOST)
-    lows = max(first, LEAST), max(last, LEAST)
-    ratio = min(math.ceil(max(math.log(lows[0] / lows[1]), 0.0) / (RATIO * change)), MOST)
-    ratio = max(ratio, 1)
-    graded = (np.geomspace(*lows, ratio + 1)[1:-1] - first) / (last - first)
-    shares = np.append(np.arange(1, even) / even, graded)
-    return shares[(shares > 0.0) & (shares < 1.0)]
+    even = np.minimum(np.ceil(np.abs(last - first) / change), MOST).astype(np.int64)
+    lows = np.log(np.maximum(first, LEAST)), np.log(np.maximum(last, LEAST))
+    falls = np.maximum(lows[0] - lows[1], 0.0)
+    ratio = np.maximum(np.minimum(np.ceil(falls / (RATIO * change)), MOST), 1).astype(np.int64)
+    of, inner = _counted(even - 1)
+    shares = inner / even[of]
+    graded_of, inner = _counted(ratio - 1)
+    way = inner / ratio[graded_of]
+    rate = np.exp(lows[0][graded_of] + way * (lows[1] - lows[0])[graded_of])
+    graded = (rate - first[graded_of]) / (last - first)[graded_of]
+    shares, of = np.append(shares, graded), np.append(of, graded_of)
+    keep = (shares > 0.0) & (shares < 1.0)
+    return shares[keep], of[keep]
+
+
+def _counted(counts: Ints) -> tuple[Ints, Ints]:
+    """Every index as often as its count says, and 1, 2, ... up to it."""
+    counts = np.maximum(counts, 0)
+    of = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return of, np.arange(len(of)) - before[of] + 1
 
 
 def _needed(schedule: Schedule, tolerance: float) -> Ints:
@@ -157,17 +167,24 @@ def _needed(schedule: Schedule, tolerance: float) -> Ints:
 
     Greedy: from every knot kept, as far as all knots on the way stay within the tolerance.
     """
-    steps, eta = schedule.steps.astype(float), schedule.controls["eta"]
-    kept, i = [0], 0
-    while i < len(steps) - 1:
+    # Plain numbers: most lines are a few knots long, too short for arrays to pay.
+    steps, eta = schedule.steps.tolist(), schedule.controls["eta"].tolist()
+    kept, i, last = [0], 0, len(steps) - 1
+    while i < last:
         # Slopes that pass every knot within the tolerance: an interval that shrinks.
-        run = steps[i + 1 :] - steps[i]
-        low = np.maximum.accumulate((eta[i + 1 :] - tolerance - eta[i]) / run)
-        high = np.minimum.accumulate((eta[i + 1 :] + tolerance - eta[i]) / run)
-        slope = (eta[i + 1 :] - eta[i]) / run
-        fits = (slope >= low) & (slope <= high) & (low <= high)
-        stop = int(np.argmin(low <= high)) if not np.all(low <= high) else len(run)
-        i += 1 + int(np.flatnonzero(fits[:stop])[-1])
+        start, at, low, high, found = steps[i], eta[i], -math.inf, math.inf, i + 1
+        for j in range(i + 1, last + 1):
+            run, rate = steps[j] - start, eta[j]
+            least, most = (rate - tolerance - at) / run, (rate + tolerance - at) / run
+            if least > low:
+                low = least
+            if most < high:
+                high = most
+            if low > high:
+                break
+            if low <= (rate - at) / run <= high:
+                found = j
+        i = found
         kept.append(i)
     return np.array(kept)
 

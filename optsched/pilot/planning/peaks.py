@@ -73,7 +73,7 @@ def choose_peak(task: PlanTask, thetas: list[Floats], above: bool) -> PeakChoice
     grid = np.geomspace(*ends, count)
     # The highest peak of the runs is one of the grid, as it is what one would have taken.
     grid = np.unique(np.append(grid, high))
-    losses = np.array([_losses(replace(task, cap=float(peak)), thetas) for peak in grid])
+    losses = _losses(task, grid, thetas)
     losses += OPTIMISM * losses * np.log(np.maximum(grid / high, 1.0))[:, None]
     mean = losses.mean(1)
     i = int(np.argmin(mean))
@@ -92,7 +92,14 @@ def choose_peak(task: PlanTask, thetas: list[Floats], above: bool) -> PeakChoice
     )
 
 
-def _losses(task: PlanTask, thetas: list[Floats]) -> Floats:
-    """Losses of the best simple schedule at the cap, under all parameters."""
-    shape = best_shape(task, Score.mean(task, thetas[:1]))[0]
-    return np.array([one.loss for one in finals(task, thetas, *shape.pieces(task))])
+def _losses(task: PlanTask, grid: Floats, thetas: list[Floats]) -> Floats:
+    """Losses of the best simple schedule at every peak, under all parameters, shape (n, K).
+
+    The best shape changes little from a peak to the next.
+    """
+    out, shape = np.empty((len(grid), len(thetas))), None
+    for i in reversed(range(len(grid))):
+        at = replace(task, cap=float(grid[i]))
+        shape = best_shape(at, Score.mean(at, thetas[:1]), near=shape)[0]
+        out[i] = [one.loss for one in finals(at, thetas, *shape.pieces(at))]
+    return out

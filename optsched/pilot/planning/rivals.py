@@ -81,7 +81,8 @@ def rivals(
         shares = rival.tuned()
         if peaks:
             rival = rival.at_best((*peaks, peak), shares)
-            shares = rival.tuned()
+            if rival.peak != peak:
+                shares = rival.tuned(shares)
         out[family.name] = rival.run(shares)
     return out
 
@@ -122,15 +123,15 @@ class _Rival:
         """The same with the best of these peaks for this shape."""
         return min((replace(self, peak=peak) for peak in peaks), key=lambda one: one.loss(shares))
 
-    def tuned(self) -> Floats:
-        """The best shares: a grid, then a simplex search."""
+    def tuned(self, near: Floats | None = None) -> Floats:
+        """The best shares: a grid, if there is nothing to begin near, then a simplex search."""
         if not self.free:
             return np.zeros(0)
         rest = np.array([p.share(p.default) for p in self.free[1:]])
         grid = [np.append(x, rest) for x in np.linspace(0.0, 1.0, GRID)]
         # The end of a range is often best, of the final rate above all.
         grid += [np.append(x, np.zeros(len(rest))) for x in np.linspace(0.0, 1.0, GRID)]
-        best = min(grid, key=self.loss)
+        best = min(grid, key=self.loss) if near is None else near
         inward = np.where(best > 0.5, -0.1, 0.1)
         result = minimize(
             self.loss,

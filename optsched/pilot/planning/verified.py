@@ -39,7 +39,7 @@ WIDEST = 1.0
 GUARD = 8  # cells outside of what can be reached: what happens at the edge stays there
 ROWS = 400  # of the clock to go
 STEPS = 4000.0  # of the solver: cells are made wider to need no more
-NEWTON = 4  # steps from the root of the last call
+NEWTON, REFINE = 1, 8  # steps from the root of the last call, and from a grid
 TRIED = np.concatenate([np.geomspace(1e-6, 1e-2, 9)[:-1], np.geomspace(1e-2, 1.0, 16)])  # of a cap
 ENDS = 25  # ends of a warm-up that are tried
 NONE = 1e-9  # of the cap: a rate that is none
@@ -128,7 +128,7 @@ class _Hamiltonian:
             here = self.value(kernel, slope, np.full_like(w, share), w)
             start = np.where(here < values, share, start)
             values = np.minimum(here, values)
-        rate = self.best(kernel, slope, w, start, 2 * NEWTON)
+        rate = self.best(kernel, slope, w, start, REFINE)
         return np.minimum(values, self.value(kernel, slope, rate, w))
 
 
