@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from optsched import InvalidProblem, Schedule
 from optsched.logs import Run, read_runs
-from optsched.pilot import Fit, compare, fit, load_fit, plan, predict, save_fit
+from optsched.pilot import Fit, fit, load_fit, plan, predict, save_fit
 from optsched.pilot.laws import NormLaw, Prior, fsl
 from optsched.pilot.laws.norm import DECAYS
 from optsched.pilot.laws.state import reference, squared_norm
 from optsched.pilot.pieces import Pieces, Scale, cut
-from tests.pilots import PEAK, SCALE, SHAPES, THETAS, made_fit, made_law, ramped
+from tests.pilots import PEAK, SCALE, SHAPES, THETAS, made_law, ramped
 
 THETA = np.array(THETAS["fsl-norm"])
 NAMES = NormLaw.parameters
@@ -264,27 +264,6 @@ def test_plans_go_between_the_peaks_and_above_them_when_told(two_peaks: Fit) -> 
     with pytest.raises(InvalidProblem, match=r"peak: got 0\.003, allowed: at most 0\.002"):
         plan(two_peaks, 3000, peak=3e-3)
     assert "above" in plan(two_peaks, 3000, peak=3e-3, extrapolate=True).warnings[0]
-
-
-def test_another_decay_of_the_weights(two_peaks: Fit) -> None:
-    """Of the run to predict: as if the pilots had had it, from the start."""
-    schedule, at = ramped(24_000, 1000, SHAPES["wsd"], peak=2e-3), np.array([24_000])
-    theta = changed(decay=0.1 * 2e-3 * 24_000, log_growth=4.0)
-    pieces = replace(cut(schedule, at, Scale(2e-3, 24_000.0, 0.09)), decay=2.0)
-    truth = two_peaks.law.curve(theta, pieces)[0]
-    told = predict(two_peaks, schedule, at, weight_decay=0.2)
-    assert told.loss[0] == pytest.approx(truth, abs=3e-3)
-    same = predict(two_peaks, schedule, at, weight_decay=0.1).loss
-    np.testing.assert_array_equal(same, predict(two_peaks, schedule, at).loss)
-    assert abs(told.loss[0] - same[0]) > 5e-3
-    row = compare(two_peaks, {"wsd": schedule}, weight_decay=0.2).rows[0]
-    assert row.loss == told.loss[0] and row.upper == told.upper[0]
-    for bad, other in ((-1.0, two_peaks), (math.nan, two_peaks), (0.1, made_fit("fsl"))):
-        with pytest.raises(InvalidProblem, match="weight_decay"):
-            predict(other, schedule, at, weight_decay=bad)
-    without = replace(two_peaks, law=NormLaw(optimiser="adam"))
-    with pytest.raises(InvalidProblem, match="had no decay"):
-        predict(without, schedule, at, weight_decay=0.1)
 
 
 def test_settings_are_in_the_law_file(two_peaks: Fit, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def law_names() -> list[str]:
     "--weight-decay",
     default="unknown",
     show_default=True,
-    help="A number >= 0; unknown: that of 0, .01 and .1 which describes the runs best.",
+    help="A number >= 0; unknown: that of the configurations in the folders of runs, else that"
+    " of 0, .01 and .1 which describes the runs best.",
 )
 @click.option(
     "--uncoupled-decay", is_flag=True, help="The decay is not multiplied by the learning rate."
@@ -111,14 +112,10 @@ def fit(
     from optsched.pilot.heldout import held_out as judge
     from optsched.pilot.lawfile import save_fit, summary
     from optsched.pilot.laws import LAWS, made_law
-    from optsched.pilot.laws.registry import DEFAULT
 
-    made_law(law, **settings)  # what is wrong with it is said before any log is read
+    mine = made_law(law, **settings)  # what is wrong with it is said before any log is read
     rates, seeds = options.pop("rates"), options.pop("seeds")
     logs = read_runs(runs, rates=_rates(rates), seeds=seeds, **reading(options))
-    asked = law == DEFAULT and not {"optimiser", "weight_decay"} & {*settings}
-    said = _said_by(logs) if asked else {}
-    mine = made_law(law, **settings, **said)
     table = []
     if held_out:
         others = {name: make() for name, make in LAWS.items() if name != law}
@@ -142,19 +139,8 @@ def fit(
         if batch is not None:
             tokens = (f"{run.name} {short(run.horizon * batch)}" for run in found.runs)
             print_lines(f"tokens: {', '.join(tokens)}")
-        if said:
-            print_lines(f"weight decay {said['weight_decay']:g}, as the configurations say")
         _report(found, table, written)
     warn([*assumed, *found.warnings])
-
-
-def _said_by(logs: list[Any]) -> dict[str, Any]:
-    """The weight decay of AdamW that the configurations of all runs agree on."""
-    decays = {log.metadata.get("weight_decay") for log in logs}
-    optimisers = [str(log.metadata.get("optimizer", "adamw")).lower() for log in logs]
-    if len(decays) > 1 or None in decays or not all(n.startswith("adamw") for n in optimisers):
-        return {}
-    return {"weight_decay": decays.pop()}
 
 
 def _rates(given: tuple[str, ...]) -> Any:

@@ -97,6 +97,11 @@ __all__ = ["plan"]
     help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]",
 )
 @ramp_options
+@click.option(
+    "--weight-decay",
+    type=Number("a number >= 0"),
+    help="Of the run to plan, if not that of the pilot runs.",
+)
 @level_option
 @click.option("--extrapolate", is_flag=True, help="Allow a peak above those of the pilots.")
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
@@ -117,6 +122,7 @@ def plan(
     points: float | None,
     plot: str | None,
     as_json: bool,
+    weight_decay: float | None,
     force: bool,
     **options: Any,
 ) -> None:
@@ -136,6 +142,7 @@ def plan(
         check_rows(output, rows, steps)
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
+    from optsched.pilot.decays import at_decay
     from optsched.pilot.lawfile import load_fit
     from optsched.pilot.planning.numbers import plain_numbers
     from optsched.pilot.planning.optimal import plan as run
@@ -146,7 +153,7 @@ def plan(
     names: Sequence[str | Family] = RIVALS
     if families is not None:
         names = named_families([name.strip() for name in families.split(",")])
-    found = load_fit(law)
+    found = at_decay(load_fit(law), weight_decay)
     options["from_step"] = whole_steps("from_step", options["from_step"])
     past, assumed = _history(history, history_warmup, reading(options, "warmup"))
     told = options["warmup"] is None and past is None and found.warmup > 0
@@ -193,6 +200,7 @@ def plan(
         told = _numbers(result, table, said) | {"numbers": simple.summary()}
         told["tokens"] = None if told_in is None else result.schedule.horizon * told_in
         told["ramp"] = None if ramp is None else ramp.summary()
+        told["weight_decay"] = getattr(found.law, "weight_decay", None)
         print_json(told)
     else:
         words = [f"{name}: {text}" for name, text in said.items()]
@@ -204,6 +212,8 @@ def plan(
         length = f"{result.schedule.horizon:,} steps"
         if told_in is not None:
             length += f", {short(result.schedule.horizon * told_in)} tokens"
+        if found.pilot_decay is not None:
+            length += f", weight decay {weight_decay:g} (pilots: {found.pilot_decay:g})"
         show_comparison(f"law {found.law.name}: {length}", table, notes)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]

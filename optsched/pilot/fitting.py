@@ -27,6 +27,7 @@ from optsched.pilot.identify import SHARED, at_ends, ruled, unidentified
 from optsched.pilot.judge import judged
 from optsched.pilot.laws import Law, NormLaw
 from optsched.pilot.pieces import Pieces, Scale, cut
+from optsched.pilot.stated import stated
 
 __all__ = ["LOSSES", "Fit", "RunNote", "early_rows", "fit"]
 
@@ -83,6 +84,10 @@ class Fit(Brief):
         What the fit took for given and what it left out, in sentences.
     failed : str
         Why the law does not describe the runs, so that nothing should rest on it; else empty.
+    pilot_decay : float, optional
+        Weight decay of the runs, of a fit that was carried to another one (`at_decay`).
+    decay_shift : float
+        By what that moves the logarithm of the effective rate at the end of the longest run.
     """
 
     law: Law
@@ -96,6 +101,8 @@ class Fit(Brief):
     cost: float = field(default=math.nan)
     notes: tuple[str, ...] = ()
     failed: str = ""
+    pilot_decay: float | None = None
+    decay_shift: float = 0.0
 
     @property
     def parameters(self) -> dict[str, tuple[float, float]]:
@@ -351,11 +358,12 @@ def fit(
     scale = _scale(thin, runs)
     data = [_Data(cut(run.schedule, run.steps, scale), run.loss) for run in thin]
     finals = [float(run.loss[-1]) for run in runs]
-    laws = (NormLaw() if law is None else law).alternatives()
+    told = stated(NormLaw() if law is None else law, runs)
+    laws = told.law.alternatives()
     tried = [_fit_one(one.for_runs(scale, finals), data, start) for one in laws]
     found = min(tried, key=lambda one: one.score)
     left_out = sum(len(run.steps) - len(kept.steps) for run, kept in zip(runs, late, strict=True))
-    notes = list(found.law.assumptions())
+    notes = [*found.law.assumptions(), *told.notes]
     if left_out:
         notes.append(
             f"rows before step {first:,} left out ({left_out} of"
@@ -364,8 +372,8 @@ def fit(
     ensemble = _ensemble(found, max(finals), members, np.random.default_rng(seed))
     priors = ruled(found.law, ensemble)
     notes += [] if priors is None else [priors]
-    told = tuple(_note(run) for run in runs)
-    ends = np.array([run.last_rate / run.peak for run in told])
+    seen = tuple(_note(run) for run in runs)
+    ends = np.array([run.last_rate / run.peak for run in seen])
     misfits = found.residuals * np.concatenate([run.loss for run in thin])
     verdict = judged(thin, found.residuals, at_ends(found.law, found.theta))
     return Fit(
@@ -373,10 +381,14 @@ def fit(
         theta=found.theta,
         members=ensemble,
         scale=scale,
-        runs=told,
+        runs=seen,
         misfit=float(np.sqrt(np.mean(misfits**2))),
         seed_noise=_seed_noise(runs),
-        warnings=(*verdict.warnings, *unidentified(found.law, found.theta, ensemble, ends)),
+        warnings=(
+            *told.warnings,
+            *verdict.warnings,
+            *unidentified(found.law, found.theta, ensemble, ends),
+        ),
         cost=found.cost,
         notes=tuple(notes),
         failed=verdict.failed,

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from optsched.arrays import Brief, Floats, Ints
-from optsched.checks import at_least, integers, is_number
+from optsched.checks import integers, is_number
 from optsched.errors import InvalidProblem
+from optsched.pilot.decays import at_decay
 from optsched.pilot.fitting import Fit
 from optsched.pilot.identify import ONE_RUN
-from optsched.pilot.laws import NormLaw
-from optsched.pilot.pieces import Pieces, cut
+from optsched.pilot.pieces import cut
 from optsched.schedules.schedule import Schedule
 
 __all__ = [
@@ -44,6 +44,7 @@ FAR_BELOW = 0.25  # of the lowest peak of the runs: as good as another setting
 # What a law that carries to other peaks errs by besides, of the loss, in a factor of e below (or
 # between) those of the runs and above: there the loss is underestimated, as training gets rough.
 BELOW, ABOVE = 1.5e-3, 3e-3
+OTHER_DECAY = 3e-3  # the same for an effective rate that another weight decay moves by e
 MISFIT = 1.25  # of a fit to its own runs, in a prediction of others
 # Language models at the end of the public runs lose 2 % in a doubling of the steps.
 EARLY, BEYOND = 0.035, 1.5
@@ -163,6 +164,16 @@ def peak_error(found: Fit, peak: float) -> float:
     return (ABOVE if gap > 0.0 and peak > found.peaks[1] else BELOW) * abs(gap)
 
 
+def _carried(found: Fit) -> list[str]:
+    """A warning of a fit that was carried to another weight decay than that of its runs."""
+    if found.pilot_decay is None:
+        return []
+    return [
+        f"The runs had weight decay {found.pilot_decay:g}: to another one the law carries by the"
+        " norm of the weights, which no real run has tested. The interval is wider."
+    ]
+
+
 def _warnings(found: Fit, schedule: Schedule, name: str = "") -> list[str]:
     out = []
     text = other_peak(found, schedule.peak)
@@ -225,25 +236,9 @@ def _too_early(found: Fit, steps: Ints) -> list[str]:
     ]
 
 
-def _pieces(found: Fit, schedule: Schedule, steps: Ints, weight_decay: float | None) -> Pieces:
-    pieces = cut(schedule, steps, found.scale)
-    if weight_decay is None:
-        return pieces
-    at_least("weight_decay", weight_decay, 0.0)
-    law = found.law
-    if not isinstance(law, NormLaw):
-        raise InvalidProblem("weight_decay", weight_decay, f"none with {law.name}: fsl-norm has it")
-    if not law.weight_decay:
-        allowed = "none, as the runs of the fit had no decay to compare it with"
-        raise InvalidProblem("weight_decay", weight_decay, allowed)
-    return replace(pieces, decay=weight_decay / law.weight_decay)
-
-
-def _curves(
-    found: Fit, schedule: Schedule, steps: Ints, weight_decay: float | None = None
-) -> tuple[Floats, Floats]:
+def _curves(found: Fit, schedule: Schedule, steps: Ints) -> tuple[Floats, Floats]:
     """Loss (k,) of the fit and (K, k) of its members."""
-    pieces = _pieces(found, schedule, steps, weight_decay)
+    pieces = cut(schedule, steps, found.scale)
     members = [found.law.curve(theta, pieces) for theta in found.members]
     loss = np.maximum(found.law.curve(found.theta, pieces), TINY)
     return loss, np.array(members).reshape(-1, len(steps))
@@ -252,7 +247,8 @@ def _curves(
 def _spread(found: Fit, loss: Floats, members: Floats, peak: float) -> Floats:
     """Standard deviation of the loss of one run."""
     shared = members.var(0, ddof=1) if len(members) > 1 else 0.0
-    relative = found.seed_noise**2 + peak_error(found, peak) ** 2
+    carried = peak_error(found, peak) ** 2 + (OTHER_DECAY * found.decay_shift) ** 2
+    relative = found.seed_noise**2 + carried
     return np.sqrt(shared + (MISFIT * found.misfit) ** 2 + relative * loss**2)
 
 
@@ -303,11 +299,12 @@ def predict(
     """
     level = checked_level(level)
     check_described(found)
+    found = at_decay(found, weight_decay)
     at = default_steps(found, schedule) if steps is None else integers("steps", steps)
     if at.size and at[-1] > schedule.horizon:
         raise InvalidProblem("steps", int(at[-1]), f"at most {schedule.horizon}, the horizon")
-    loss, members = _curves(found, schedule, at, weight_decay)
-    half = float(norm.ppf(0.5 + 0.5 * level)) * _spread(found, loss, members, schedule.peak)
+    loss, members = _curves(found, schedule, at)
+    half = float(ndtri(0.5 + 0.5 * level)) * _spread(found, loss, members, schedule.peak)
     return Prediction(
         at,
         np.asarray(schedule(np.minimum(at, schedule.horizon - 1))),
@@ -316,6 +313,7 @@ def predict(
         loss + half,
         level,
         (
+            *_carried(found),
             *_warnings(found, schedule),
             *_early(found, schedule.horizon),
             *_too_early(found, at),
@@ -351,13 +349,14 @@ def compare(
     """
     level = checked_level(level)
     check_described(found)
+    found = at_decay(found, weight_decay)
     if not schedules:
         raise InvalidProblem("schedules", 0, "one schedule or more")
-    factor = float(norm.ppf(0.5 + 0.5 * level))
+    factor = float(ndtri(0.5 + 0.5 * level))
     finals, members, away = {}, {}, {}
-    warnings = _unsound(found)
+    warnings = _unsound(found) + _carried(found)
     for name, schedule in schedules.items():
-        loss, own = _curves(found, schedule, np.array([schedule.horizon]), weight_decay)
+        loss, own = _curves(found, schedule, np.array([schedule.horizon]))
         away[name] = peak_error(found, schedule.peak)
         finals[name], members[name] = float(loss[0]), own[:, 0]
         warnings += _warnings(found, schedule, name)

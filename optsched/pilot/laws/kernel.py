@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,8 +31,9 @@ LEAST_CLOCK = 1e-3  # of the clock at the first loss: where the bias stops to gr
 NOISE = Prior(math.log(0.05), 1.0)  # of its logarithm, over the loss, where runs do not show it
 
 
-class Kernel(NamedTuple):
-    """Parameters of a `KernelLaw` by name."""
+@dataclass(frozen=True)
+class Kernel:
+    """Parameters of a `KernelLaw` by name, in their order; of laws with more, the first ones."""
 
     level: float
     log_bias: float
@@ -58,6 +59,11 @@ class Kernel(NamedTuple):
     def speed(self) -> float:
         """C."""
         return math.exp(self.log_speed)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return tuple(field.name for field in fields(cls))
 
 
 def _differences(values: Floats) -> Floats:
@@ -91,7 +97,7 @@ class KernelLaw(Law):
     bias: Tail | None = field(default=None, repr=False)
     by_steps: bool = False
 
-    parameters: ClassVar[tuple[str, ...]] = Kernel._fields
+    parameters: ClassVar[tuple[str, ...]] = Kernel.names()
     low: ClassVar[Floats] = np.array([0.0, -20.0, 0.02, -20.0, -3.0, 0.02, 0.1, 0.1, -0.9])
     high: ClassVar[Floats] = np.array([1e3, 20.0, 4.0, 20.0, 15.0, 5.0, 2.0, 2.0, 9.0])
     plannable: ClassVar[bool] = True
@@ -237,7 +243,7 @@ def fsl(**priors: Prior) -> KernelLaw:
         "amplitude": Prior(1.0, 0.07),
         "offset": Prior(0.0, 0.1),
     }
-    return KernelLaw("fsl", known(own | priors, Kernel._fields))
+    return KernelLaw("fsl", known(own | priors, Kernel.names()))
 
 
 def features(**priors: Prior) -> KernelLaw:
@@ -252,7 +258,7 @@ def features(**priors: Prior) -> KernelLaw:
         "amplitude": Prior(1.0, 0.07),
         "offset": Prior(0.0, 0.0),
     }
-    return KernelLaw("features", known(own | priors, Kernel._fields), features_tail, features_tail)
+    return KernelLaw("features", known(own | priors, Kernel.names()), features_tail, features_tail)
 
 
 def momentum(**priors: Prior) -> KernelLaw:
@@ -264,7 +270,7 @@ def momentum(**priors: Prior) -> KernelLaw:
     """
     own = {name: Prior(1.0, 0.0) for name in ("q", "clock", "amplitude")}
     own |= {"offset": Prior(0.0, 0.0)}
-    return KernelLaw("momentum", known(own | priors, Kernel._fields), step_tail, None, True)
+    return KernelLaw("momentum", known(own | priors, Kernel.names()), step_tail, None, True)
 
 
 def fsl_sgd(**priors: Prior) -> KernelLaw:

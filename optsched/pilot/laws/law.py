@@ -133,6 +133,16 @@ class Law(abc.ABC):
         """The law with what a fit chose of its alternatives, for a fit to other runs."""
         return self
 
+    def at_decay(self, thetas: Floats, decay: float, scale: Scale) -> tuple[Law, Floats]:
+        """The law and parameters (K, p) for runs with another weight decay than those of a fit.
+
+        Raises
+        ------
+        InvalidProblem
+            The law does not know of the decay.
+        """
+        raise InvalidProblem("weight_decay", decay, f"none with {self.name}: fsl-norm has it")
+
     def settings(self) -> dict[str, Any]:
         """What, besides the priors, a file needs to build the law again."""
         return {}

@@ -20,14 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from optsched.arrays import Floats
 from optsched.checks import at_least, choice, positive
 from optsched.errors import InvalidProblem
-from optsched.pilot.laws.kernel import LEAST_CLOCK
+from optsched.pilot.laws.kernel import LEAST_CLOCK, Kernel
 from optsched.pilot.laws.law import Final, Law, Prior, known
 from optsched.pilot.laws.state import Norm, reference, squared_norm
 from optsched.pilot.laws.tails import power_tail
@@ -66,37 +66,14 @@ SPEED = Prior(math.log(0.06), 0.7)  # of ln C, over the number of steps
 NOISE = Prior(math.log(0.1), 1.5)  # of ln B, over the loss
 
 
-class Normed(NamedTuple):
+@dataclass(frozen=True)
+class Normed(Kernel):
     """Parameters of a `NormLaw` by name."""
 
-    level: float
-    log_bias: float
-    s: float
-    log_noise: float
-    log_speed: float
-    q: float
-    clock: float
-    amplitude: float
-    offset: float
     log_growth: float
     decay: float
     norm: float
     saturation: float
-
-    @property
-    def bias(self) -> float:
-        """A."""
-        return math.exp(self.log_bias)
-
-    @property
-    def noise(self) -> float:
-        """B."""
-        return math.exp(self.log_noise)
-
-    @property
-    def speed(self) -> float:
-        """C."""
-        return math.exp(self.log_speed)
 
     @property
     def growth(self) -> float:
@@ -163,7 +140,7 @@ class NormLaw(Law):
     chosen: bool = False
     name: str = "fsl-norm"
 
-    parameters: ClassVar[tuple[str, ...]] = Normed._fields
+    parameters: ClassVar[tuple[str, ...]] = Normed.names()
     low: ClassVar[Floats] = np.array(
         [0.0, -20.0, 0.02, -20.0, -3.0, 0.02, 0.1, 0.1, -0.9, -12.0, 0.0, -0.2, 0.0]
     )
@@ -220,9 +197,50 @@ class NormLaw(Law):
         own["log_speed"] = Prior(SPEED.mean + math.log(scale.span), SPEED.spread)
         own["log_noise"] = Prior(NOISE.mean + math.log(float(np.median(losses))), NOISE.spread)
         own["log_growth"] = self._growth(scale)
-        span = scale.span if not self.coupled else scale.span * scale.rate
-        own["decay"] = Prior((self.weight_decay or 0.0) * span, 0.0)
+        own["decay"] = Prior(self._unit_decay(scale), 0.0)
         return replace(self, priors={**own, **self.priors})
+
+    def _unit_decay(self, scale: Scale) -> float:
+        """Weight decay in a span at the reference rate."""
+        return (self.weight_decay or 0.0) * scale.span * (scale.rate if self.coupled else 1.0)
+
+    def at_decay(self, thetas: Floats, decay: float, scale: Scale) -> tuple[Law, Floats]:
+        r"""The law and its parameters for runs of another weight decay.
+
+        The parameters are in units of :math:`x = \eta (W_*/W)^h` with the norm :math:`W_*` that
+        the decay of the runs leads to; with that of the other decay x is smaller by
+        :math:`f = (W_*'/W_*)^h`, and the parameters take its powers.
+        """
+        if decay == self.weight_decay:
+            return self, thetas
+        if not self.weight_decay:
+            allowed = "none, as the runs of the fit had no decay to compare it with"
+            raise InvalidProblem("weight_decay", decay, allowed)
+        law = replace(self, weight_decay=decay, chosen=False)
+        unit = law._unit_decay(scale)
+        law = replace(law, priors={**self.priors, "decay": Prior(unit, 0.0)})
+        return law, np.array([self._at(theta, unit) for theta in thetas]).reshape(thetas.shape)
+
+    def shift(self, one: Floats, other: Floats) -> float:
+        """Log of the effective rate after a span at the reference rate, from one to the other."""
+        p, q = self.named(one), self.named(other)
+        old, new = (reference(at.growth, at.decay).value for at in (p, q))
+        return p.norm * math.log(old / new)
+
+    def _at(self, theta: Floats, decay: float) -> Floats:
+        """Parameters in the units of another decay."""
+        p = self.named(theta)
+        old, new = (reference(p.growth, one).value for one in (p.decay, decay))
+        log_f = p.norm * math.log(old / new)
+        moved = {
+            "log_bias": p.log_bias - p.s * p.clock * log_f,
+            "log_noise": p.log_noise + p.amplitude * log_f,
+            "log_speed": p.log_speed + p.clock * log_f,
+            "offset": p.offset * math.exp(-p.clock * log_f),
+            "saturation": p.saturation * math.exp(log_f),
+            "decay": decay,
+        }
+        return np.array([moved.get(name, getattr(p, name)) for name in self.parameters])
 
     def _growth(self, scale: Scale) -> Prior:
         """Prior of the log growth, from what is known of the initial weights."""

@@ -153,7 +153,7 @@ def squared_norm(pieces: Pieces, growth: float, decay: float, *, coupled: bool) 
     coupled : bool
         Whether the decay is multiplied by the rate.
     """
-    key = ("norm", decay, coupled, pieces.decay)
+    key = ("norm", decay, coupled)
     basis = pieces.memo.get(key)
     if basis is None:
         basis = pieces.memo[key] = _basis(pieces, decay, coupled)
@@ -165,7 +165,7 @@ def _basis(pieces: Pieces, decay: float, coupled: bool) -> _Basis:
     length = pieces.length
     pace = pieces.mean(1.0) if coupled else np.ones_like(first)
     pace_half = 0.5 * (first + middle) if coupled else pace
-    per = 2.0 * pieces.decay * pace * length, pieces.decay * pace_half * length
+    per = 2.0 * pace * length, pace_half * length
     squares = (first**2 + first * middle + middle**2) / 3.0  # mean over the first half
     gain = pieces.mean(2.0) * length, 0.5 * squares * length
     kept = np.exp(-decay * per[0]), np.exp(-decay * per[1])

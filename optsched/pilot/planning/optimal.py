@@ -22,7 +22,9 @@ from optsched.control.bounds.geodesic import Geodesic
 from optsched.control.mesh import StepMesh, graded_mesh
 from optsched.control.methods.descent import Descent, projected_descent
 from optsched.errors import InvalidProblem, SolveFailed
+from optsched.pilot.decays import at_decay
 from optsched.pilot.fitting import Fit
+from optsched.pilot.laws import NormLaw
 from optsched.pilot.pieces import cut
 from optsched.pilot.planning.bound import lower_bound, relaxed
 from optsched.pilot.planning.objective import PlanObjective
@@ -191,6 +193,7 @@ def plan(
     from_step: int = 0,
     history: Schedule | None = None,
     extrapolate: bool = False,
+    weight_decay: float | None = None,
     level: float = 0.8,
     throw: bool = True,
 ) -> Plan:
@@ -226,6 +229,8 @@ def plan(
     extrapolate : bool
         Allow a peak above those of the runs, and with ``auto`` try such; the plan then carries a
         warning.
+    weight_decay : float, optional
+        Of the run that is planned, if not that of the pilot runs; the plan carries a warning.
     level : float
         Of the interval.
     throw : bool
@@ -251,6 +256,7 @@ def plan(
     checked_level(level)
     if momentum is not None:
         decay("momentum", momentum)
+    found = at_decay(found, weight_decay)
     auto = isinstance(peak, str) and peak == "auto"
     if auto and history is not None:
         raise InvalidProblem("peak", peak, "a number when a run is continued")
@@ -365,4 +371,6 @@ def _schedule(task: PlanTask, steps: Ints, eta: Floats) -> Schedule:
 def _source(task: PlanTask, kind: str) -> dict[str, object]:
     runs = [run.name for run in task.found.runs]
     told = {"law": task.found.law.name, "runs": runs, "from_step": task.start, "shape": kind}
+    if isinstance(task.found.law, NormLaw):
+        told["weight_decay"] = task.found.law.weight_decay
     return {"plan": told}
