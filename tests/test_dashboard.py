@@ -179,3 +179,13 @@ def test_page(log_file: Path) -> None:
     ax = Figure().subplots()
     plot_loss(ax, log, alarms(log))
     assert len(ax.get_lines()) == 1 + 2  # the edge and the update ratio
+
+
+def test_alarms_that_fall_together_are_one_line() -> None:
+    log = make(1000, loss=np.linspace(3.0, 2.0, 1000))
+    steps = {"edge": 600, "loss spike": 960, "update ratio": 970}
+    found = [Alarm(name, 1000, step, 1.0, 1.0, "") for name, step in steps.items()]
+    ax = Figure().subplots()
+    plot_loss(ax, log, found)
+    _, labels = ax.get_legend_handles_labels()
+    assert labels[1:] == ["edge, 600", "loss spike, 960\nupdate ratio, 970"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from optsched.plots.common import CURVES, OPTIMUM
 from optsched.rules.convex.bound import bound_along, convex_bound, least_bound
@@ -51,9 +52,9 @@ def plot_along(
     ax.locator_params(axis="x", nbins=5)
     ax.set_ylim(0.8 * least, 6.0 * least)
     ax.set_yscale("log")
-    ticks = [k * least for k in (1, 2, 3, 4, 5)]
-    ax.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
-    ax.set_yticks([], minor=True)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("step $t$")
     ax.set_ylabel(r"bound of $f(x_t) - f_*$" + (" / $(D G)$" if distance == norm == 1.0 else ""))
     ax.legend(frameon=False)

@@ -36,18 +36,26 @@ def plot_loss(ax: Axes, log: Log, found: Sequence[Alarm] = ()) -> Axes:
     ax : matplotlib.axes.Axes
     log : Log
     found : sequence of Alarm
-        Those that went off are drawn as dotted lines; notes on noise are not.
+        Those that went off are drawn as lines, one for those within 3 % of the steps; notes on
+        noise are not.
 
     Returns
     -------
     matplotlib.axes.Axes
     """
     _line(ax, *log.series("loss"), OPTIMUM, "loss")
-    fired = [one for one in found if one.step is not None and one.name != "noise"]
-    for one, (colour, style) in zip(fired, _styles(), strict=False):
-        assert one.step is not None
-        label = f"{one.name}, {one.step:,}"
-        ax.axvline(one.step, color=colour, linestyle=style, linewidth=1.2, label=label)
+    fired = [(one.step, one.name) for one in found if one.step is not None and one.name != "noise"]
+    steps, _ = log.series("loss")
+    near = 0.03 * float(steps[-1] - steps[0]) if len(steps) else 0.0
+    groups: list[list[tuple[int, str]]] = []
+    for step, name in sorted(fired):
+        if groups and step - groups[-1][0][0] <= near:
+            groups[-1].append((step, name))
+        else:
+            groups.append([(step, name)])
+    for group, (colour, style) in zip(groups, _styles(), strict=False):
+        label = "\n".join(f"{name}, {step:,}" for step, name in group)
+        ax.axvline(group[0][0], color=colour, linestyle=style, linewidth=1.2, label=label)
     return _finish(ax, "loss", len(fired) > 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -126,9 +127,16 @@ def plot_paper_figure(paper: PaperFigure) -> Figure:
     axes = np.reshape(figure.subplots(rows, columns), (rows, columns))
     told = [one for row in paper.panels for one in row if not _ordered(one)]
     names = [c.name for one in told for c in one.curves if c.kind in ("line", "points")]
+    letters = iter(ascii_lowercase)
     for line, panels in zip(axes, paper.panels, strict=True):
+        shown: list[list[str]] = []
         for ax, panel in zip(line, panels, strict=False):
             plot_panel(ax, panel, names)
+            ax.set_title(f"({next(letters)}) {panel.title}", fontsize=9)
+            _, labels = ax.get_legend_handles_labels()
+            if labels in shown:  # said in this row, where there may be more room
+                ax.get_legend().remove()
+            shown.append(labels)
         for ax in line[len(panels) :]:
             ax.set_axis_off()
     figure.suptitle(paper.caption, fontsize=10)

@@ -82,7 +82,7 @@ def plot_collapse(ax: Axes, found: Invariance) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("change of the loss per factor e")
-    ax.legend(frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 0.25), framealpha=1.0, edgecolor="none")
     return ax
 
 
