@@ -19,12 +19,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("test", "dask", "optax", "keras", "real-training")
+EXTRAS = ("test", "dask", "explore", "optax", "keras", "real-training")
 TESTS = (
     *("tests/test_schedule.py", "tests/test_files.py", "tests/test_model.py"),  # numpy, scipy, jax
     "tests/test_collocation.py",  # casadi
     *("tests/test_cli.py", "tests/test_startup.py"),  # click, rich, lazy_loader
     "tests/test_plots.py",  # matplotlib
+    "tests/test_explore.py",  # starlette, uvicorn, anyio
     "tests/test_export_optax.py",
     "tests/test_export_keras.py",
     "tests/test_sweep.py::test_dask",

@@ -16,6 +16,7 @@ SECTIONS = {
         "solve": (f"{HERE}.solve:solve", "The schedule of the least loss after T steps, proven."),
         "verify": (f"{HERE}.verify:verify", "Replay a schedule file on the exact recursion."),
         "compare": (f"{HERE}.compare:compare", "Tune what people use; how far it is from best."),
+        "explore": ("optsched.explore.command:explore", "All of it on a page in the browser."),
     },
     "Real runs": {
         "fit": (f"{HERE}.fit:fit", "Fit a law of the loss to the logs of pilot runs."),

@@ -25,7 +25,7 @@ ROOMS = (
     *("errors", "version", "cache"),
     *("arrays", "checks", "objectives", "controls", "files", "numerics", "exponents"),
     *("model", "schedules", "optimisers", "control", "logs", "pilot", "measure", "rules"),
-    *("diagnostics", "studies", "plots", "commands", "cli", "__main__"),
+    *("diagnostics", "studies", "plots", "commands", "explore", "cli", "__main__"),
 )
 MOST_FILES = 12  # in a folder, without its face
 UNIFORM = ("plots", "commands")  # lists of files of one kind, of any length

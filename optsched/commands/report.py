@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optsched.studies.compare.tuning import Tuned
     from optsched.studies.verify import Verification
 
-__all__ = ["cells", "describe", "solution_report", "verification_report"]
+__all__ = ["cells", "describe", "floor_words", "solution_report", "verification_report"]
 
 
 def describe(problem: Problem) -> str:
@@ -83,7 +83,7 @@ def solution_report(
             f"{kind}, the best from {len(proof.starts)} starts;"
             f" lowest curvature {proof.curvature:+.1e} of the largest"
         )
-        _print_floor(proof.floor, solution.excess_loss)
+        print_lines(*floor_words(proof.floor, solution.excess_loss))
     print_lines(
         f"KKT residual {proof.kkt_residual:.1e}; replay {proof.replayed}"
         f" ({percent(proof.replay_gap)} to the solver's loss);"
@@ -100,13 +100,14 @@ def solution_report(
             print_lines(f"wrote {path}")
 
 
-def _print_floor(floor: float, excess_loss: float) -> None:
+def floor_words(floor: float, excess_loss: float) -> list[str]:
     """What no momentum, batch size or averaging can pass, where it is known."""
-    if floor > 0.0:
-        print_lines(
-            f"no optimiser that is linear in the labels is below {floor:.6g} with these samples:"
-            f" within a factor of {excess_loss / floor:.3g}"
-        )
+    if floor <= 0.0:
+        return []
+    return [
+        f"no optimiser that is linear in the labels is below {floor:.6g} with these samples:"
+        f" within a factor of {excess_loss / floor:.3g}"
+    ]
 
 
 def _chosen(found: BudgetSolution) -> str:
@@ -153,7 +154,7 @@ def verification_report(result: Verification, file: str) -> None:
         print_lines(f"breaks a constraint: {spoken(line)}")
     if not problem.rate_only:
         print_lines("no lower bound is known for schedules of this problem")
-        _print_floor(result.floor, played.excess_loss)
+        print_lines(*floor_words(result.floor, played.excess_loss))
     elif result.gap is None:
         print_lines(
             f"lower bound for rates up to {problem.eta_top:.6g}:"

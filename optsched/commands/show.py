@@ -8,25 +8,31 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["percent", "print_json", "print_lines", "print_table", "show"]
+from optsched.commands.page import current_page
+
+__all__ = ["percent", "plain", "print_json", "print_lines", "print_table", "show", "tell"]
 
 GAP = "  "
 
 
 def print_json(numbers: Mapping[str, Any]) -> None:
     """Print one JSON object; arrays become lists, and what is not finite null."""
-    click.echo(json.dumps(_plain(numbers)))
+    click.echo(json.dumps(plain(numbers)))
 
 
 def print_lines(*lines: str) -> None:
     """Print sentences, one a line."""
-    for line in lines:
-        click.echo(line)
+    page = current_page()
+    if page is not None:
+        page.add_lines(lines)
+    if page is None or not page.silent:
+        for line in lines:
+            click.echo(line)
 
 
 def print_table(
@@ -51,6 +57,11 @@ def print_table(
     """
     count = len(titles)
     table = [[*map(_cell, row)] + [""] * (count - len(row)) for row in rows]
+    page = current_page()
+    if page is not None:
+        page.add_table(titles, table, words, bold)
+        if page.silent:
+            return
     head = [[*titles]] if any(titles) else []
     widths = [max(map(_width, column)) for column in zip(*head, *table, strict=True)]
     heavy = {*range(len(head)), *(len(head) + row for row in bold)}
@@ -63,6 +74,29 @@ def print_table(
         ]
         line = GAP.join(cells).rstrip()
         click.echo(click.style(line, bold=True) if i in heavy else line)
+
+
+def tell(as_json: bool, numbers: Mapping[str, Any], report: Callable[[], None]) -> None:
+    """Print a result: one JSON object, or a report for people; a page has both.
+
+    Parameters
+    ----------
+    as_json : bool
+    numbers : mapping
+        The object.
+    report : callable
+        Prints the report.
+    """
+    page = current_page()
+    if page is not None:
+        page.numbers = plain(numbers)
+    if as_json:
+        print_json(numbers)
+    if page is not None:
+        with page.quiet(as_json):
+            report()
+    elif not as_json:
+        report()
 
 
 def show(
@@ -126,12 +160,12 @@ def _width(text: str) -> int:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON-able, at any depth."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # an array or a scalar of NumPy
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
