@@ -129,6 +129,33 @@ def test_tiny_horizons(horizon: int, controls: str) -> None:
     assert len(solution.schedule) == horizon
 
 
+HARD = [(3.5, 5.0, 80), (3.5, 5.0, 300), (1.5, 4.0, 80), (1.5, 4.0, 1000)]
+
+
+@pytest.mark.parametrize(("a", "b", "horizon"), HARD)
+def test_rate_and_batch_in_the_hard_phase(a: float, b: float, horizon: int) -> None:
+    problem = Problem(a, b, horizon, 200, samples=10 * horizon, controls="eta,batch")
+    solution = solve(problem)
+    assert solution.certificate.kkt_residual <= 1e-5
+    assert solution.excess_loss < 0.995 * solve(problem.plain).excess_loss
+
+
+@pytest.mark.parametrize("jump", [0.01, 2.99, 3.0, 3.001, 100.0])
+def test_a_batch_size_may_jump_by_any_factor_between_steps(jump: float) -> None:
+    """A single step has no half, and no place before it at which to look for one."""
+    sizes = 1e3 * np.array([1.0, 1.0, jump, jump**2])
+    problem = Problem(3.5, 5.0, 4, 20, samples=sizes.sum(), controls="eta,batch")
+    mesh = log_mesh(4, 112)
+    nodes = control_nodes(problem, mesh, None)
+    objective = TracedObjective(problem.dynamics, problem.modes, mesh, nodes)
+    x = nodes.fit({"eta": np.full(4, 0.5), "batch_size": sizes})
+    value, gradient, metric = objective(x)
+    assert np.isfinite([value, *gradient, *metric]).all()
+    schedule = Schedule.from_knots(mesh.steps, objective.controls(x), horizon=4)
+    exact = qhm_recursion(problem, schedule)
+    assert math.exp(value) == pytest.approx(exact, rel=1e-12)
+
+
 def test_no_noise() -> None:
     problem = Problem(3.5, 5.0, 100, noise=0.0, controls="eta,beta,nu")
     solution = solve(problem)

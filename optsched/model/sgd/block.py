@@ -157,7 +157,8 @@ def sgd_block(
     def gauss(steps: Any) -> tuple[Place, Place]:
         """Points of the two-point discrete Gauss rule over the first steps."""
         spread = xp.sqrt(xp.maximum(steps**2 - shift, 0.0) / 12.0)
-        middle = (steps - shift) / 2.0
+        # Of no steps at all, the first place: before it a batch size need not be positive.
+        middle = xp.maximum((steps - shift) / 2.0, 0.0)
         return at(middle - spread), at(middle + spread)
 
     def stationary(place: Place) -> Any:
