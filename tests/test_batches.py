@@ -373,6 +373,45 @@ def test_whole_sizes_of_tiny_horizons(sizes):
         assert whole.total == pytest.approx(schedule.total)
 
 
+@given(schedules(), st.sets(st.integers(1, 2000), min_size=1, max_size=12), st.floats(0.1, 3.0))
+def test_matched_rates_keep_to_a_bound(schedule, sizes, share):
+    bound = share * schedule.peak
+    whole = integer_batches(schedule, sizes, eta_max=bound)
+    assert whole.peak <= bound
+    stages = batch_stages(whole)
+    assert {stage.batch_size for stage in stages} <= sizes
+    used = max(stage.batch_size for stage in stages)
+    assert abs(samples(whole) - samples(schedule)) <= used / 2 + 1e-6 or len(whole) == 1
+    cut = whole.metadata["integer_batches"]["cut"]
+    assert whole.total == pytest.approx((1.0 - cut) * schedule.total, rel=1e-9, abs=1e-300)
+
+
+def test_where_no_size_is_small_enough_others_give_samples():
+    """64 samples a step at the bound is more than most steps have: the last ones have it."""
+    eta = np.full(1000, 1.0)
+    batch = np.r_[np.full(900, 20.0), np.geomspace(20.0, 2000.0, 100)]
+    whole = integer_batches(
+        Schedule.from_array(eta, batch_size=batch), [64, 128, 256], eta_max=1.0
+    )
+    note = whole.metadata["integer_batches"]
+    assert samples(whole) == pytest.approx(float(batch.sum()), rel=1e-3)
+    assert note["cut"] == pytest.approx(1.0 - batch.sum() / 64000.0, abs=0.01)
+    plenty = integer_batches(
+        Schedule.from_array(eta, batch_size=2.0 * batch), [64, 128, 256], eta_max=1.0
+    )
+    assert plenty.metadata["integer_batches"]["cut"] < 2e-3
+    assert plenty.total == pytest.approx(1000.0, rel=2e-3)
+    assert plenty.batch_size is not None and plenty.batch_size[0] == 64 < plenty.batch_size[-1]
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf, True, "1"])
+def test_a_bound_of_the_matched_rates_is_checked(bound):
+    schedule = constant(10, 0.1).replace(batch_size=5.0)
+    with pytest.raises(InvalidProblem, match="a finite number > 0") as error:
+        integer_batches(schedule, [4], eta_max=bound)
+    assert error.value.field == "eta_max"
+
+
 def test_sizes_far_apart_do_not_fill_up_with_small_steps():
     batch = np.r_[np.ones(50), np.full(50, 1000.0)]
     whole = integer_batches(Schedule.from_array(np.ones(100), batch_size=batch), [1, 1021])

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optsched import InvalidProblem, Problem, Schedule, SolveFailed, solve
+from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, SolveFailed, replay, solve
 from optsched.cli import main
 from optsched.control.budget import Budget, BudgetSolution, solve_budget
+from optsched.model.dynamics import SGD
 from optsched.schedules.batches import batch_stages
 
 
@@ -205,6 +206,30 @@ def test_command_line_cost_and_whole_sizes(
     assert schedule.batch_size is not None
     assert set(schedule.batch_size) <= {1, 2, 4, 8, 16, 32}
     assert numbers["stages"] == len(batch_stages(schedule))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes", "worse"),
+    [
+        (["--a", "2.3", "--b", "2.6", "--control", "eta,batch"], "64,128,256", 0.002),
+        (["--a", "2.5", "--b", "1.5", "--peak", "1.2", "--control", "batch"], "10,1000", 1.0),
+    ],
+)
+def test_whole_sizes_far_from_the_optimal_ones_do_not_diverge(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, asked: list[str], sizes: str, worse: float
+) -> None:
+    file = tmp_path / "whole.npz"
+    budget = ["--horizon", "300", "--samples", "30000", "--features", "200"]
+    output = ["--batch-sizes", sizes, "--output", str(file)]
+    numbers = _json(capsys, "solve", *asked, *budget, *output)
+    schedule = Schedule.load(file)
+    assert numbers["rounded_excess_loss"] <= (1.0 + worse) * numbers["excess_loss"]
+    assert schedule.peak == numbers["rounded_peak"]
+    if "eta" in asked[-1]:
+        assert schedule.peak <= 1.0
+    spectrum = PowerLawSpectrum(float(asked[1]), float(asked[3]), 200)
+    loss = replay(spectrum, SGD(1.0, 0.25), schedule).excess_loss
+    assert loss == pytest.approx(numbers["rounded_excess_loss"], rel=1e-9)
 
 
 def test_command_line_report(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,12 +125,13 @@ def _chosen(found: BudgetSolution) -> str:
 
 def _rounded(numbers: Mapping[str, Any], before: float) -> str:
     """What rounding the batch sizes did."""
-    loss = numbers["rounded_excess_loss"]
-    shown = "diverges" if loss is None else f"excess loss {loss:.6g} ({percent(loss / before - 1)})"
+    loss, cut = numbers["rounded_excess_loss"], numbers["rounded_cut"]
+    shown = f"excess loss {loss:.6g} ({percent(loss / before - 1)})"
+    less = f" (cut there: {100.0 * cut:.2g} % less in sum)" if cut > 1e-6 else ""
     return (
         f"whole batch sizes: {shown}, {numbers['rounded_horizon']:,} steps in"
         f" {numbers['stages']} stages, {numbers['rounded_samples']:g} samples,"
-        f" peak rate {numbers['rounded_peak']:.4g}"
+        f" peak rate {numbers['rounded_peak']:.4g}{less}"
     )
 
 

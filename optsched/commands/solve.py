@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
@@ -23,6 +22,8 @@ from optsched.errors import InvalidProblem
 __all__ = ["solve"]
 
 CLI_GAP = 0.005  # one solve at a time can afford a bound that is refined further
+HALVINGS = 8  # of the largest rate, where whole batch sizes make the loss grow
+WORSE = 2.0  # times the optimum, what they may cost
 
 
 def _budget(options: dict[str, Any]) -> Any:
@@ -178,7 +179,8 @@ def solve(**options: Any) -> None:
 
         chosen = solve_budget(problem, budget, method, tol=options["tol"])
         solution = chosen.solution
-    schedule, rounded = _rounded(solution, sizes)
+    name = "divisors" if options["batch_sizes"] is None else "batch_sizes"
+    schedule, rounded = _rounded(solution, sizes, (name, options[name]))
     if options["output"]:
         check_rows(options["output"], points, schedule.horizon)
         schedule.save(options["output"], points=points, overwrite=options["force"])
@@ -200,19 +202,36 @@ def solve(**options: Any) -> None:
         solution_report(solution, baselines, *files, chosen=chosen, rounded=rounded)
 
 
-def _rounded(solution: Any, sizes: list[int] | None) -> tuple[Any, dict[str, Any]]:
-    """The schedule to write, and what rounding its batch sizes does."""
+def _rounded(solution: Any, sizes: list[int] | None, given: Any) -> tuple[Any, dict[str, Any]]:
+    """The schedule to write, and what rounding its batch sizes does.
+
+    Rates that match keep to the bound of a scheduled rate, and to less where they diverge.
+    """
     if sizes is None:
         return solution.schedule, {}
     from optsched.model.replay import replay
     from optsched.schedules.batches import batch_stages, integer_batches
 
-    schedule, problem = integer_batches(solution.schedule, sizes), solution.problem
-    loss = replay(problem.spectrum, problem.dynamics, schedule).excess_loss
+    problem, found = solution.problem, solution.schedule
+    untrained = float(problem.modes.mu.sum())
+    caps = [] if problem.rate_held else [problem.eta_cap]
+    caps += [found.peak * 0.5**k for k in range(HALVINGS)]
+    for cap in [None, *caps] if problem.rate_held else caps:
+        schedule = integer_batches(found, sizes, eta_max=cap)
+        loss = replay(problem.spectrum, problem.dynamics, schedule).excess_loss
+        if loss <= max(untrained, WORSE * solution.excess_loss):  # not so if it is NaN
+            break
+    else:
+        size = found.controls["batch_size"]
+        allowed = f"sizes nearer to the optimal ones, {size.min():.4g} to {size.max():.4g}"
+        allowed += ": with these the recursion diverges"
+        raise InvalidProblem(*given, allowed)
+    note = schedule.metadata["integer_batches"]
     return schedule, {
-        "rounded_excess_loss": loss if math.isfinite(loss) else None,
+        "rounded_excess_loss": loss,
         "rounded_horizon": schedule.horizon,
         "rounded_samples": schedule.sum("batch_size"),
         "rounded_peak": schedule.peak,
+        "rounded_cut": note.get("cut", 0.0),
         "stages": len(batch_stages(schedule)),
     }

@@ -36,6 +36,7 @@ __all__ = [
 
 MAX_SIZE = 2**53  # larger whole numbers are not exact as floats
 MAX_DIVIDED = 10**12
+ROUNDING = 1e-9  # relative, of a rate at its bound
 
 
 class BatchStage(NamedTuple):
@@ -175,7 +176,9 @@ def _resample(
     return steps, eta, passed(clock, spent[1], noise, steps, steps + 1)
 
 
-def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
+def integer_batches(
+    schedule: Schedule, sizes: Iterable[int], *, eta_max: float | None = None
+) -> Schedule:
     r"""Round the batch sizes to allowed ones, and match the rates and the number of steps.
 
     At every intrinsic time the batch size m becomes the allowed size :math:`m'` nearest to it in
@@ -188,6 +191,10 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
         With a ``batch_size``; no momentum.
     sizes : iterable of int
         Allowed batch sizes, in any order: powers of two, or `divisors` of a number.
+    eta_max : float, optional
+        Bound of the matched rates. Where the nearest size would need more, the largest one that
+        does not is taken. Where none is small enough it gets more samples than the rest, of which
+        there are so many less; only where all of them do not suffice, rates are cut.
 
     Returns
     -------
@@ -195,13 +202,14 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
         ``batch_size`` is constant but for jumps between neighbouring steps (see `batch_stages`).
         ``metadata["integer_batches"]`` has ``sizes`` (those in use), ``stages``, ``samples`` and
         ``samples_before``, ``horizon_before``, ``of`` (digest of ``schedule``), and
-        ``rate_factor_min`` and ``rate_factor_max``, the range of :math:`\eta'/\eta`.
+        ``rate_factor_min`` and ``rate_factor_max``, the range of :math:`\eta'/\eta`, and ``cut``, the
+        share of the intrinsic time that a bound of the rate took away.
 
     Raises
     ------
     InvalidProblem
         No batch sizes in the schedule; momentum; steps that are not update steps; ``sizes``
-        empty, not whole or below 1.
+        empty, not whole or below 1; ``eta_max`` not positive.
 
     Notes
     -----
@@ -219,11 +227,19 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
         message = "a schedule with batch_size: use replace(batch_size=...) or degenerate_family"
         raise InvalidProblem("schedule", list(schedule.controls), message)
     schedule = with_batch(schedule, None)
+    if eta_max is not None and not (is_number(eta_max) and 0.0 < eta_max < np.inf):
+        raise InvalidProblem("eta_max", eta_max, "a finite number > 0")
     # Nearest in ratio: the sizes part at their geometric means.
     parting = np.sqrt(allowed[:-1]) * np.sqrt(allowed[1:])
     cells = cells_of(schedule, parting)
+    if eta_max is not None:
+        cells = _shared(cells, int(allowed[0]) / eta_max)
     samples = cells.samples
     nearest = np.searchsorted(parting, samples / cells.steps, side="right")
+    if eta_max is not None:
+        most = samples * (eta_max * (1.0 + ROUNDING))
+        possible = allowed[:, None] * cells.tau <= most
+        nearest = np.minimum(nearest, np.maximum(possible.sum(0) - 1, 0))
     stages = _stages(np.cumsum(samples), allowed[nearest], allowed)
     counts, used = (np.array(column, dtype=np.int64) for column in zip(*stages, strict=True))
     staged = staged_cells(cells, counts, used)
@@ -236,10 +252,14 @@ def integer_batches(schedule: Schedule, sizes: Iterable[int]) -> Schedule:
     note |= {"rate_factor_min": factors.min(), "rate_factor_max": factors.max()}
     note |= {"of": schedule.digest}
     total = total_of(staged.steps, eta)
+    eta = eta * (schedule.total / total) if total > 0.0 else eta
+    if eta_max is not None:
+        eta = np.minimum(eta, eta_max)
+        note["cut"] = max(1.0 - total_of(staged.steps, eta) / schedule.total, 0.0)
     return schedule.replace(
         horizon=staged.horizon,
         steps=staged.steps,
-        eta=eta * (schedule.total / total) if total > 0.0 else eta,
+        eta=eta,
         batch_size=staged.batch,
         metadata=schedule.metadata | {"integer_batches": note},
     )
@@ -286,6 +306,30 @@ def staged_cells(cells: Cells, counts: Ints, used: Ints) -> Staged:
     slopes = np.stack(cells.eta) / np.stack(cells.batch)
     eta = passed(width, cells.tau, slopes, start, start + used[stage])
     return Staged(horizon, steps, eta, used[stage], begin, ends, after)
+
+
+def _shared(cells: Cells, least: float) -> Cells:
+    """Cells with at least so many samples per intrinsic time, and as many in all.
+
+    Where they do not suffice all have the same share of what they need. Noise is inverse to the
+    samples, so that the best shares above a bound are the old ones scaled.
+    """
+    samples, need = cells.samples, least * cells.tau
+    total = float(samples.sum())
+    if not (samples < need).any():
+        return cells
+    if total <= float(need.sum()):
+        shared = need + ROUNDING * samples  # where the rate is 0 nothing is needed
+    else:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            scale = 0.5 * (low + high)
+            enough = float(np.maximum(scale * samples, need).sum()) > total
+            low, high = (low, scale) if enough else (scale, high)
+        shared = np.maximum(low * samples, need)
+    factor = shared * (total / float(shared.sum())) / samples
+    first, last = cells.batch
+    return cells._replace(samples=factor * samples, batch=(factor * first, factor * last))
 
 
 def _stages(ends: Floats, wanted: Ints, allowed: Ints) -> list[tuple[int, int]]:
