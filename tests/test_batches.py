@@ -390,9 +390,7 @@ def test_where_no_size_is_small_enough_others_give_samples():
     """64 samples a step at the bound is more than most steps have: the last ones have it."""
     eta = np.full(1000, 1.0)
     batch = np.r_[np.full(900, 20.0), np.geomspace(20.0, 2000.0, 100)]
-    whole = integer_batches(
-        Schedule.from_array(eta, batch_size=batch), [64, 128, 256], eta_max=1.0
-    )
+    whole = integer_batches(Schedule.from_array(eta, batch_size=batch), [64, 128, 256], eta_max=1.0)
     note = whole.metadata["integer_batches"]
     assert samples(whole) == pytest.approx(float(batch.sum()), rel=1e-3)
     assert note["cut"] == pytest.approx(1.0 - batch.sum() / 64000.0, abs=0.01)

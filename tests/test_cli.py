@@ -70,6 +70,24 @@ def test_defaults_are_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     assert (numbers["noise"], numbers["eta_max"]) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize(("method", "knots"), [(None, 96), ("shooting", 20), ("collocation", 20)])
+def test_knots(capsys: pytest.CaptureFixture[str], method: str | None, knots: int) -> None:
+    given = ["--method", method] if method else []
+    numbers = _json(capsys, "solve", *SMALL, *given, "--knots", str(knots), "--json")
+    fewer = _json(capsys, "solve", *SMALL, *given, "--knots", "8", "--json")
+    assert numbers["knots"] >= 0.6 * knots
+    assert numbers["knots"] > fewer["knots"]
+    assert fewer["knots"] < numbers["knots"]
+
+
+@pytest.mark.parametrize(
+    ("knots", "more"), [("1", []), ("2.5", []), ("20000", []), ("20", ["--control", "eta,batch"])]
+)
+def test_knots_are_checked(capsys: pytest.CaptureFixture[str], knots: str, more: list[str]) -> None:
+    assert main(["solve", *SMALL, *more, "--knots", knots]) == 2
+    assert capsys.readouterr().err.startswith(f"optsched: --knots: got {float(knots)}, allowed: ")
+
+
 @pytest.mark.parametrize("method", ["pontryagin", "shooting", "collocation"])
 def test_methods(capsys: pytest.CaptureFixture[str], method: str) -> None:
     numbers = _json(capsys, "solve", *SMALL, "--method", method, "--json")

@@ -23,6 +23,7 @@ __all__ = ["solve"]
 
 CLI_GAP = 0.005  # one solve at a time can afford a bound that is refined further
 HALVINGS = 8  # of the largest rate, where whole batch sizes make the loss grow
+MOST_KNOTS = 10_000
 WORSE = 2.0  # times the optimum, what they may cost
 
 
@@ -94,6 +95,22 @@ def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     return sizes
 
 
+def _method(options: dict[str, Any], problem: Any) -> Any:
+    """The method that was asked for, with its first number of knots; None for the default."""
+    name, knots = options["method"], options["knots"]
+    if knots is None:
+        return name and find_method(name)
+    if not problem.rate_only:
+        raise InvalidProblem("knots", knots, "nothing, unless for the rate of plain SGD alone")
+    from dataclasses import replace
+
+    from optsched.checks import whole
+    from optsched.control.rate.search import rate_method
+
+    method: Any = find_method(name) if name else rate_method(problem)
+    return replace(method, knots=whole("knots", knots, 2, MOST_KNOTS))
+
+
 @click.command(cls=Command)
 @problem_options
 @control_option("What is scheduled: any of eta, beta, nu, batch, ema, with commas.")
@@ -115,6 +132,13 @@ def _sizes(options: dict[str, Any], problem: Any) -> list[int] | None:
     type=Number("a number > 0"),
     default=None,
     help="Largest allowed KKT residual.  [default: 1e-6; 1e-5 with other controls than eta]",
+)
+@click.option(
+    "--knots",
+    type=Number("a whole number from 2 to 10000"),
+    default=None,
+    help="Knots of the first mesh, where the rate of plain SGD alone is scheduled; more are added"
+    " where the error asks for them.  [default: pontryagin 60, shooting 80, collocation 48]",
 )
 @click.option(
     "--cost",
@@ -161,7 +185,8 @@ def solve(**options: Any) -> None:
 
     budget = _budget(options)
     _horizon_of_objective(options, budget)
-    problem, method = make_problem(options), options["method"] and find_method(options["method"])
+    problem = make_problem(options)
+    method = _method(options, problem)
     sizes = _sizes(options, problem)
     points = kept_rows(options["points"])
     for key, suffixes in (("output", SUFFIXES), ("plot", PLOT_SUFFIXES)):

@@ -202,8 +202,8 @@ def integer_batches(
         ``batch_size`` is constant but for jumps between neighbouring steps (see `batch_stages`).
         ``metadata["integer_batches"]`` has ``sizes`` (those in use), ``stages``, ``samples`` and
         ``samples_before``, ``horizon_before``, ``of`` (digest of ``schedule``), and
-        ``rate_factor_min`` and ``rate_factor_max``, the range of :math:`\eta'/\eta`, and ``cut``, the
-        share of the intrinsic time that a bound of the rate took away.
+        ``rate_factor_min`` and ``rate_factor_max``, the range of :math:`\eta'/\eta`, and ``cut``,
+        the share of the intrinsic time that a bound of the rate took away.
 
     Raises
     ------
