@@ -12,7 +12,7 @@ import pytest
 from optsched import InvalidProblem, PowerLawSpectrum, Problem, Schedule, SolveFailed, replay, solve
 from optsched.cli import main
 from optsched.control.budget import Budget, BudgetSolution, solve_budget
-from optsched.model.dynamics import SGD
+from optsched.model.dynamics import SGDDynamics
 from optsched.schedules.batches import batch_stages
 
 
@@ -228,7 +228,7 @@ def test_whole_sizes_far_from_the_optimal_ones_do_not_diverge(
     if "eta" in asked[-1]:
         assert schedule.peak <= 1.0
     spectrum = PowerLawSpectrum(float(asked[1]), float(asked[3]), 200)
-    loss = replay(spectrum, SGD(1.0, 0.25), schedule).excess_loss
+    loss = replay(spectrum, SGDDynamics(1.0, 0.25), schedule).excess_loss
     assert loss == pytest.approx(numbers["rounded_excess_loss"], rel=1e-9)
 
 

@@ -214,9 +214,10 @@ def integer_batches(
     Notes
     -----
     The matching rule is that of `degenerate_family` (Bordelon & Mori, arXiv 2602.04774). Rates sum
-    to what they did, to rounding; samples to within half of the smallest size in use (by a few
-    more steps of smaller sizes), or half of the largest where this would take over 1 % more steps.
-    Where sizes are far from m the rates move by the factors in the metadata: mind the peak.
+    to what they did, to rounding, unless a bound cuts them; samples to within half of the smallest
+    size in use (by a few more steps of smaller sizes), or half of the largest where this would take
+    over 1 % more steps. Where sizes are far from m the rates move by the factors in the metadata:
+    mind the peak.
 
     Powers of two against the ramp of :math:`\theta = 1`, in the problems of `degenerate_family`:
     within 0.03 % of its loss for peak rates up to 0.24, 0.3 % at 0.5, 1.4 % at 1.0 (a = 2.5,
