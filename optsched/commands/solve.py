@@ -250,7 +250,7 @@ def _rounded(solution: Any, sizes: list[int] | None, given: Any) -> tuple[Any, d
         size = found.controls["batch_size"]
         allowed = f"sizes nearer to the optimal ones, {size.min():.4g} to {size.max():.4g}"
         allowed += ": with these the recursion diverges"
-        raise InvalidProblem(*given, allowed)
+        raise InvalidProblem(given[0], given[1], allowed)
     note = schedule.metadata["integer_batches"]
     return schedule, {
         "rounded_excess_loss": loss,
