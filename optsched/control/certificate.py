@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optsched.arrays import Floats
 from optsched.control.bounds.along import sum_bound
 from optsched.control.bounds.certified import certified_bound
-from optsched.control.bounds.floor import label_floor
+from optsched.control.bounds.floor import label_floor, mean_batch
 from optsched.control.problem import Problem
 from optsched.model.replay import Replay
 
@@ -39,7 +39,8 @@ class Certificate:
     floor : float
         Excess loss below which no optimiser that is linear in the labels gets with as many fresh
         samples, whatever its momentum, batch sizes, averaging and rates
-        (`optsched.control.bounds.floor`); 0 without label noise, or for an optimiser of one's own.
+        (`optsched.control.bounds.floor`); 0 without label noise where samples outnumber the modes,
+        or for an optimiser of one's own.
     kkt_residual : float
         Largest entry of the projected gradient of log E with respect to log eta at the knots.
     block_errors : numpy.ndarray, shape (n,)
@@ -122,13 +123,17 @@ def global_floor(problem: Problem, samples: float | None = None) -> float:
     ----------
     problem : Problem
     samples : float, optional
-        Number of fresh samples, the problem's if not given.
+        Number of fresh samples where batch sizes are scheduled, the problem's if not given.
     """
     if problem.foreign:
         return 0.0
-    if samples is None:
-        samples = problem.samples or problem.batch_size * problem.horizon
-    return label_floor(problem.spectrum, problem.noise**2, samples)
+    steps, given = float(problem.horizon), problem.samples if samples is None else samples
+    if given is None:
+        m = problem.batch_size
+        mean, most = mean_batch(m) * steps, math.ceil(m) * steps
+    else:  # whatever the sizes: `mean_batch` is at most an eighth, and 1/4m, above m
+        mean, most = given + min(given / 8.0, steps / 4.0), given + steps
+    return label_floor(problem.spectrum, problem.noise**2, mean, most)
 
 
 def kkt_residual(
