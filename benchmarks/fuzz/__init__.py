@@ -1,0 +1,1 @@
+"""Random problems over all that the library accepts, each judged by code of its own."""
