@@ -93,7 +93,8 @@ def joint_options(seed: int, number: int) -> dict[str, Any]:
         **controls,
     }
     if "eta" not in controls["controls"].split(","):
-        limit = Problem(**options | {"eta_max": 1e-99}).stability_limit
+        given: dict[str, Any] = options | {"eta_max": 1e-99}
+        limit = Problem(**given).stability_limit
         options["eta_max"] = float(limit * _between(rng, 1e-3, 0.9))
     elif rng.random() < 0.5:
         options["eta_max"] = _between(rng, 1e-2, 10.0)

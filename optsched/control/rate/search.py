@@ -30,6 +30,7 @@ MAX_ROUNDS = 8
 NEAR = 0.1  # of being too coarse: blocks so near to it may hold a method back
 GAIN = 1e-6  # of log E: less is not worth rates above the stability limit
 PIECES = 8  # that these are split into
+EFFORT = 1.5e5  # evaluations times knots, from which on a search that stopped short is given up
 MOST_KNOTS = 2000  # from which on they are not
 EVERY_STEP = 400  # knots where a usual mesh fails
 RATE_TOL = 1e-6
@@ -134,7 +135,7 @@ def _resolved(problem: Problem, mesh: StepMesh, start: Floats, tol: float, top: 
         mesh, start = _carried(mesh, finer, task.start)
 
 
-def _refined(stage: Stage) -> tuple[StepMesh, Floats]:
+def _refined(stage: Stage, near: float = NEAR) -> tuple[StepMesh, Floats]:
     """The mesh with more knots where it asks for them; the same where nothing is left to do.
 
     Blocks with more than their share of the error are halved. Where the method stopped short of
@@ -151,7 +152,7 @@ def _refined(stage: Stage) -> tuple[StepMesh, Floats]:
     pull = np.abs(projected_gradient(x, stage.gradient, task.lower, task.upper)) > stage.tol
     moved = pull[mesh.source]
     moved[:-1] |= moved[1:]
-    held = task.objective.coarse(x, NEAR) & moved
+    held = task.objective.coarse(x, near) & moved
     if len(mesh.steps) > MOST_KNOTS:
         held[:] = False
     return _carried(mesh, split_mesh(mesh, held, warmup, PIECES), x)
@@ -184,21 +185,32 @@ def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, to
         mesh = _first_mesh(problem, paths, EVERY_STEP)
         start = np.full(mesh.controls, math.log(min(fold, problem.eta_cap)))
         again = _on_meshes(problem, method, mesh, start, tol, problem.eta_cap)
-        stage = again if again.residual <= again.tol else stage
+        values = [one.task.objective(one.iterate.x)[0] for one in (stage, again)]
+        stage = again if again.residual <= again.tol or values[1] < values[0] else stage
     return _best_neighbour(_beyond(stage, method), method)
 
 
 def _on_meshes(
-    problem: Problem, method: Method, mesh: StepMesh, start: Floats, tol: float, top: float
+    problem: Problem,
+    method: Method,
+    mesh: StepMesh,
+    start: Floats,
+    tol: float,
+    top: float,
+    known: float = math.inf,
 ) -> Stage:
-    """Optimise on a mesh, and on finer ones while that helps."""
-    evaluations, finisher = 0, None
-    for _ in range(MAX_ROUNDS):
+    """Optimise on a mesh, and on finer ones while that helps, to below a value that is known."""
+    evaluations, effort, finisher = 0, 0, None
+    for k in range(MAX_ROUNDS):
         stage = _run(method, _resolved(problem, mesh, start, tol, top))
         evaluations += stage.task.objective.evaluations
         # A mesh that starts from what another method found owes that to it.
         finisher = stage.finisher or finisher
-        mesh, start = _refined(stage)
+        effort += stage.task.objective.evaluations * len(stage.task.mesh.steps)
+        idle = stage.task.objective(stage.iterate.x)[0] > known - GAIN
+        if idle or (effort > EFFORT and not stage.residual <= stage.tol):
+            break
+        mesh, start = _refined(stage, NEAR * 2.0**k)
         if len(mesh.steps) == len(stage.task.mesh.steps):
             break
     return replace(stage, evaluations=evaluations, finisher=finisher)  # pyright: ignore[reportPossiblyUnboundVariable]
@@ -214,7 +226,8 @@ def _beyond(stage: Stage, method: Method) -> Stage:
     if not problem.eta_top > problem.eta_cap or problem.max_change is not None or not converged:
         return stage
     value = task.objective(stage.iterate.x)[0]
-    found = _on_meshes(problem, method, task.mesh, stage.iterate.x, task.tol, problem.eta_top)
+    rest = stage.iterate.x, task.tol, problem.eta_top, value
+    found = _on_meshes(problem, method, task.mesh, *rest)
     better = found.task.objective(found.iterate.x)[0] < value - GAIN
     sound = found.residual <= found.tol and np.abs(found.audit.errors).sum() <= MESH_TOL
     count = stage.evaluations + found.evaluations

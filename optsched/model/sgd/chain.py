@@ -80,10 +80,12 @@ class PlainChain:
         a, b, c, d = 1.0 - gh[:, 1], -gh[:, 2], -ge[:, 1], 1.0 - ge[:, 2]
         det = a * d - b * c
         # A constant loss is a source above 0, but where a block is too coarse for its rates: there
-        # the losses are NaN. ``margin`` is the least source over the sum of its sizes.
+        # the losses are NaN. ``margin`` is the least source over the sum of its sizes, 1 of a mode
+        # without any noise.
         halves, total = gh.sum(1), ge.sum(1)
-        source = np.abs(self.w).sum(1)
-        self.margin = (self.w.sum(1) / np.where(source > 0.0, source, np.inf)).min(1)
+        sizes = np.abs(self.w).sum(1)
+        share = np.divide(self.w.sum(1), sizes, out=np.ones_like(sizes), where=sizes != 0.0)
+        self.margin = share.min(1)
         self.gain = np.maximum(halves, total)
         det = np.where((self.margin >= 0.0) & (self.gain < 1.0), det, np.nan)
         solve = np.zeros((n, 3, 3))
