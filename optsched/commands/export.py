@@ -10,6 +10,8 @@ import click
 from optsched.commands.command import Command
 from optsched.commands.common import kept_rows
 from optsched.commands.options import Choice, Number
+from optsched.commands.pilot_common import warn
+from optsched.commands.rules.precision import lost_to_rounding, precision_options
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def _formats() -> tuple[str, ...]:
     "--checkpoints",
     help="Of merge-weights: how many in the cooldown, or their steps with commas.  [default: 20]",
 )
+@precision_options
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def export(
     file: str,
@@ -71,6 +74,8 @@ def export(
     units: float | None,
     every: float | None,
     checkpoints: str | None,
+    dtype: str | None,
+    weight_rms: float | None,
     force: bool,
 ) -> None:
     """Write a schedule FILE as stand-alone code for a framework, as csv, or as merge weights.
@@ -93,6 +98,7 @@ def export(
     kept = kept_rows(points)
     _check_merge(form, every, checkpoints, points, momentum)
     schedule = Schedule.load(file)
+    warnings = lost_to_rounding(schedule, dtype, weight_rms)
     if output is not None:
         check_writable(output, force, suffixes=MERGE_SUFFIXES if form == MERGE else None)
     if units is not None:
@@ -113,6 +119,7 @@ def export(
     if output is None:
         for part in parts:
             click.echo(part, nl=False)
+        warn(warnings)
         return
     with (
         atomic_path(output, overwrite=force) as temporary,
@@ -120,6 +127,7 @@ def export(
     ):
         target.writelines(parts)
     click.echo(f"{output}: {form}, {told}")
+    warn(warnings)
 
 
 def _check_merge(form: str, every: Any, checkpoints: Any, points: Any, momentum: Any) -> None:

@@ -262,7 +262,9 @@ def plan_figure(schedules: Mapping[str, Schedule], curves: Mapping[str, Predicti
     plan = next(iter(schedules))
     figure = Figure(figsize=(13.0, 4.0), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.9))
-    plot_rates(left, schedules, plan).get_legend().remove()  # that of the losses serves both
+    legend = plot_rates(left, schedules, plan).get_legend()
+    if legend is not None:  # that of the losses serves both
+        legend.remove()
     plot_predictions(middle, curves, first=plan)
     _cooldown(middle, curves, _fall(schedules[plan]))
     plot_finals(right, curves)

@@ -5,6 +5,12 @@ from .averaging import (
     average_for as average_for,
     decay_for as decay_for,
 )
+from .precision import (
+    last_steps as last_steps,
+    least_rate as least_rate,
+    loss_scale as loss_scale,
+    rounding as rounding,
+)
 from .stability import (
     SharpnessTrace as SharpnessTrace,
     StableRate as StableRate,

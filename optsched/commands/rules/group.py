@@ -16,6 +16,7 @@ COMMANDS = {
     "noise-scale": (f"{HERE}.batch:noise_scale", "Noise scale of gradients, or of SGD."),
     "batch": (f"{HERE}.batch:batch", "Rate, steps and samples at another batch size."),
     "ema": (f"{HERE}.ema:ema", "Half-life, window, bias of a moving average."),
+    "precision": (f"{HERE}.precision:precision", "Least rate that bf16 or fp16 weights can hold."),
     "stability": (f"{HERE}.stability:stability", "Largest stable rate, and a warm-up below it."),
     "extend": (f"{HERE}.convex:extend", "Continue a run to more steps: its second rate."),
     "cooldown": (f"{HERE}.convex:cooldown", "A tuned rate for another linear cooldown."),
