@@ -58,7 +58,7 @@ def examples(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[tuple[list[str], str]]:
-    """Arguments of the ``$ optsched`` lines of a page, joined where they go on, and their output."""
+    """Arguments of the ``$ optsched`` lines of a page, joined over line ends, and their output."""
     for match in FENCE.finditer(page.read_text(encoding="utf-8")):
         if match[1] == "console":
             for part in re.split(r"^\$ ", match[2], flags=re.MULTILINE):
