@@ -79,7 +79,7 @@ class Score:
 
 
 def judged(model: Model, law: Callable[[], Law]) -> tuple[dict[str, Score], list[str]]:
-    """Scores by kind, and lines about the choice of the peak."""
+    """Scores by kind, and lines about first halves and the choice of the peak."""
     scores: dict[str, Score] = {}
     fitted: dict[tuple[str, ...], Fit] = {}
     for split in splits(model):
@@ -88,7 +88,9 @@ def judged(model: Model, law: Callable[[], Law]) -> tuple[dict[str, Score], list
             fitted[key] = fit(split.pilots, law(), members=MEMBERS)
         score = scores.setdefault(split.kind, Score())
         score.add(fitted[key], split.targets, whole=split.kind == "protocol")
-    return scores, chosen_peaks(model, fitted.values())
+    slips = sum(found.slip > 0.0 for found in fitted.values())
+    told = f"first halves do not tell the ends of {slips} of {len(fitted)} sets of pilots"
+    return scores, [told, *chosen_peaks(model, fitted.values())]
 
 
 def chosen_peaks(model: Model, fits: Iterable[Fit]) -> list[str]:

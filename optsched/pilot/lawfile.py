@@ -46,6 +46,7 @@ def summary(found: Fit) -> dict[str, Any]:
         "notes": list(found.notes),
         "warnings": list(found.warnings),
         "failed": found.failed,
+        "slip": found.slip,
         "members": found.members.tolist(),
     }
 
@@ -128,6 +129,7 @@ def _built(data: dict[str, Any]) -> Fit:
         cost=float(data["cost"]),
         notes=tuple(data["notes"]),
         failed=str(data["failed"]),
+        slip=_number(data.get("slip", 0.0), "slip", 0.0),
     )
 
 

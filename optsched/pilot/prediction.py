@@ -1,7 +1,8 @@
 r"""Predict the loss of any schedule from a fitted law, and say which differences are real.
 
 The variance of a predicted loss is that of the ensemble of the fit, plus the squared misfit of the
-law, plus the noise between seeds, plus what laws err by at peak rates that no run had. In a
+law, plus the noise between seeds, plus what laws err by at peak rates and weight decays that no run
+had, plus what the fit slips by in every doubling of the steps, where it does. In a
 difference between two schedules the errors of the ensemble are shared and mostly cancel; the noise
 between seeds is counted twice, for two runs.
 """
@@ -21,6 +22,7 @@ from optsched.checks import integers, is_number
 from optsched.errors import InvalidProblem
 from optsched.pilot.decays import at_decay
 from optsched.pilot.fitting import Fit
+from optsched.pilot.halves import FIRST_HALF
 from optsched.pilot.identify import ONE_RUN
 from optsched.pilot.pieces import cut
 from optsched.schedules.schedule import Schedule
@@ -202,7 +204,7 @@ def check_described(found: Fit) -> None:
 
 def _unsound(found: Fit) -> list[str]:
     """What a prediction repeats of the warnings of the fit: those that make it a guess."""
-    return [line for line in found.warnings if line.startswith(ONE_RUN)]
+    return [line for line in found.warnings if line.startswith((ONE_RUN, FIRST_HALF))]
 
 
 def _early(found: Fit, horizon: int) -> list[str]:
@@ -244,11 +246,12 @@ def _curves(found: Fit, schedule: Schedule, steps: Ints) -> tuple[Floats, Floats
     return loss, np.array(members).reshape(-1, len(steps))
 
 
-def _spread(found: Fit, loss: Floats, members: Floats, peak: float) -> Floats:
+def _spread(found: Fit, loss: Floats, members: Floats, peak: float, steps: Ints) -> Floats:
     """Standard deviation of the loss of one run."""
     shared = members.var(0, ddof=1) if len(members) > 1 else 0.0
     carried = peak_error(found, peak) ** 2 + (OTHER_DECAY * found.decay_shift) ** 2
-    relative = found.seed_noise**2 + carried
+    doublings = np.log2(np.maximum(steps / found.horizon, 1.0))
+    relative = found.seed_noise**2 + carried + (found.slip * doublings) ** 2
     return np.sqrt(shared + (MISFIT * found.misfit) ** 2 + relative * loss**2)
 
 
@@ -304,7 +307,7 @@ def predict(
     if at.size and at[-1] > schedule.horizon:
         raise InvalidProblem("steps", int(at[-1]), f"at most {schedule.horizon}, the horizon")
     loss, members = _curves(found, schedule, at)
-    half = float(ndtri(0.5 + 0.5 * level)) * _spread(found, loss, members, schedule.peak)
+    half = float(ndtri(0.5 + 0.5 * level)) * _spread(found, loss, members, schedule.peak, at)
     return Prediction(
         at,
         np.asarray(schedule(np.minimum(at, schedule.horizon - 1))),
@@ -314,6 +317,7 @@ def predict(
         level,
         (
             *_carried(found),
+            *(line for line in found.warnings if line.startswith(FIRST_HALF)),
             *_warnings(found, schedule),
             *_early(found, schedule.horizon),
             *_too_early(found, at),
@@ -365,8 +369,8 @@ def compare(
     rows = []
     for name in sorted(finals, key=lambda name: finals[name]):
         loss = finals[name]
-        at = np.array([loss])
-        half = factor * _spread(found, at, members[name][:, None], schedules[name].peak)
+        at, end = np.array([loss]), np.array([schedules[name].horizon])
+        half = factor * _spread(found, at, members[name][:, None], schedules[name].peak, end)
         gap = loss - finals[best]
         shared = members[name] - members[best]
         shape = SHAPE_MISFIT * found.misfit if gap > 0.0 else 0.0

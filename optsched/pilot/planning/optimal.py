@@ -354,6 +354,8 @@ def _spared(found: Fit, free: Schedule, simple: Schedule, spare: float) -> bool:
     """Whether a simpler schedule loses less than the law and two runs could show."""
     rows = {row.name: row for row in compare(found, {"free": free, "simple": simple}).rows}
     cost = rows["simple"].loss - rows["free"].loss
+    # A law that slips is no reason for anything but the simplest.
+    spare = 1.0 if found.slip else spare
     return cost <= spare * max(row.error for row in rows.values())
 
 
