@@ -454,3 +454,19 @@ def test_choices_are_those_of_the_library() -> None:
 
 def test_every_command_is_ours() -> None:
     assert all(isinstance(command, Command) for command in BY_NAME.values())
+
+
+def test_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing but files, JSON, warnings and errors; the same file as otherwise."""
+    assert all("--quiet" in one.params[-1].opts for one in BY_NAME.values())
+    solve = ["solve", "--a", "3.5", "--b", "2", "--horizon", "30", "--output"]
+    for name, extra in (("loud.csv", []), ("quiet.csv", ["-q"])):
+        assert cli.main([*solve, str(tmp_path / name), *extra]) == 0
+        told = capsys.readouterr()
+        assert not told.err and bool(told.out) == (not extra)
+    loud, quiet = (Schedule.load(tmp_path / name) for name in ("loud.csv", "quiet.csv"))
+    np.testing.assert_array_equal(loud.eta, quiet.eta)
+    assert cli.main([*solve[:-1], "--json", "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith('{"a": 3.5')
+    assert cli.main([*solve, str(tmp_path / "loud.csv"), "-q"]) == 2
+    assert "exists already" in capsys.readouterr().err

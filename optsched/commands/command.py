@@ -14,8 +14,9 @@ from optsched.commands.values import Choice
 from optsched.commands.words import THEMES, old_values, old_words, theme_of
 from optsched.errors import BadFile, InvalidProblem, OptschedError
 
-__all__ = ["Command", "Failed", "Refused", "spoken"]
+__all__ = ["Command", "Failed", "Refused", "is_quiet", "spoken"]
 
+QUIET = "optsched.quiet"
 OUTPUTS = ("output", "plot")
 MANY = 8  # options; fewer stand in one list
 # Names of arguments in Python that are called otherwise here, or are columns of files too.
@@ -40,8 +41,20 @@ class Command(click.Command):
 
     Its help groups the options by theme; options that were renamed are known by their old names;
     a path that is empty, or an output that would overwrite an input, is refused; and errors name
-    options where the library names arguments.
+    options where the library names arguments. Every command can be told to be ``--quiet``.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--quiet", "-q"],
+                is_flag=True,
+                expose_value=False,
+                callback=_set_quiet,
+                help="No report and no progress: files, --json, warnings, errors.",
+            )
+        )
 
     def make_parser(self, ctx: click.Context) -> Any:
         parser = super().make_parser(ctx)
@@ -108,6 +121,16 @@ class Command(click.Command):
             if part:
                 with formatter.section(heading):
                     formatter.write_dl([(f"{word:{width}}", text) for word, text in part])
+
+
+def is_quiet() -> bool:
+    """Whether the command that runs was told to be quiet."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
+
+
+def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.meta[QUIET] = value
 
 
 def _by_word(command: click.Command) -> dict[str, click.Option]:

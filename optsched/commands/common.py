@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from optsched.commands.command import is_quiet
 from optsched.commands.options import ABOVE_ONE
 from optsched.errors import BadFile, InvalidProblem
 
@@ -77,7 +78,8 @@ def progress_bar(
 
     console = Console(stderr=True)
     columns = columns or Bar.get_default_columns()
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    hidden = is_quiet() or not console.is_terminal
+    with Bar(*columns, console=console, transient=True, disable=hidden) as bar:
         yield partial(bar.update, bar.add_task(what, total=total, **fields))
 
 

@@ -12,6 +12,7 @@ from optsched.commands.common import kept_rows
 from optsched.commands.options import Choice, Number
 from optsched.commands.pilot_common import warn
 from optsched.commands.rules.precision import lost_to_rounding, precision_options
+from optsched.commands.show import print_lines
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def export(
         temporary.open("w", newline="\n") as target,
     ):
         target.writelines(parts)
-    click.echo(f"{output}: {form}, {told}")
+    print_lines(f"{output}: {form}, {told}")
     warn(warnings)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from optsched.cache import use_compilation_cache
-from optsched.commands.command import Command
+from optsched.commands.command import Command, is_quiet
 from optsched.commands.common import save_figure
 from optsched.commands.options import Choice
 from optsched.commands.show import print_json, print_lines, print_table
@@ -66,7 +66,7 @@ def _status(name: str) -> Iterator[Any]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if is_quiet() or not console.is_terminal:
         yield None
         return
     with console.status(name) as status:

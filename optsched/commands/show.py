@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from optsched.commands.command import is_quiet
 from optsched.commands.page import current_page
 
 __all__ = ["percent", "plain", "print_json", "print_lines", "print_table", "show", "tell"]
@@ -30,7 +31,7 @@ def print_lines(*lines: str) -> None:
     page = current_page()
     if page is not None:
         page.add_lines(lines)
-    if page is None or not page.silent:
+    if not (is_quiet() or (page is not None and page.silent)):
         for line in lines:
             click.echo(line)
 
@@ -62,6 +63,8 @@ def print_table(
         page.add_table(titles, table, words, bold)
         if page.silent:
             return
+    if is_quiet():
+        return
     head = [[*titles]] if any(titles) else []
     widths = [max(map(_width, column)) for column in zip(*head, *table, strict=True)]
     heavy = {*range(len(head)), *(len(head) + row for row in bold)}

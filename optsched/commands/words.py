@@ -33,14 +33,16 @@ THEMES = {
     "Average": "decay half-life time-constant window for-decay at-step",
     "Noise": "levels sigma-min sigma-max rho form weighting",
     "Method": (
-        "method tol judge peak-only skip law law-name level robust shape extrapolate held-out"
+        "method tol knots judge peak-only skip law law-name level robust shape extrapolate held-out"
     ),
     "The run so far": "from-step history history-warmup",
     "Log": (
         "columns unit per-update steps-per-epoch loss rates rate-of repeats seeds log-format rows"
     ),
+    "Format": "format momentum-as every checkpoints",
+    "Precision": "dtype weight-rms update-rms update lost rate gradient-max",
     "Where it runs": "workers dask retry-failed",
-    "Output": "output points plot json force",
+    "Output": "output points plot json force quiet",
 }
 
 # Earlier spellings, which all still work: of every command that has the word, and of one command.
