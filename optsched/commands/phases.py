@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from optsched.commands.options import (
 )
 from optsched.commands.show import print_json, print_lines, print_table
 from optsched.errors import InvalidProblem
+
+if TYPE_CHECKING:
+    from optsched.studies.sweep.shards import Stopping
 
 __all__ = ["phase_diagram"]
 
@@ -62,13 +65,30 @@ TABLE = "phases.csv"
     help="Number of processes.  [default: one a core]",
 )
 @click.option("--dask", default=None, help="Address of the scheduler of a Dask cluster to run on.")
+@click.option(
+    "--shard",
+    help="Do part I/N of the cells only, as a task of an array job; others share the folder.",
+)
 @click.option("--retry-failed", is_flag=True, help="Do cells again that failed in an earlier run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 def phase_diagram(**options: Any) -> None:
-    """Map exponents, annealing and regrets over a plane of (a, b)."""
+    """Map exponents, annealing and regrets over a plane of (a, b).
+
+    SIGTERM and SIGUSR1 finish the cells in hand; the exit code is then 143.
+    """
+    from optsched.studies.sweep.shards import STOPPED, stopping
+
+    with stopping() as stop:
+        _map(stop, options)
+    if stop.by:
+        raise click.exceptions.Exit(STOPPED)
+
+
+def _map(stop: Stopping, options: dict[str, Any]) -> None:
     from optsched.control.problem import Problem
     from optsched.files import PLOT_SUFFIXES, check_writable
+    from optsched.studies.sweep.shards import Shard
 
     for field in ("grid_a", "grid_b", "output"):
         if options[field] is None:
@@ -76,6 +96,7 @@ def phase_diagram(**options: Any) -> None:
             raise InvalidProblem(field, None, allowed)
     if options["plot"]:
         check_writable(options["plot"], options["force"], suffixes=PLOT_SUFFIXES)
+    shard = None if options["shard"] is None else Shard.parse(options["shard"])
     names = ("features", "batch_size", "noise", "eta_max", "warmup", "eta_min", "max_change")
     names += ("momentum", "beta", "nu", "ema", "weight_decay", "controls")
     given = {name: options[name] for name in names}
@@ -94,11 +115,16 @@ def phase_diagram(**options: Any) -> None:
             families=families,
             folder=options["output"],
             retry_failed=options["retry_failed"],
+            shard=shard,
+            stop=stop,
             progress=report,
             **place,
         )
-    diagram.save(Path(options["output"]) / TABLE, overwrite=True)
-    if options["plot"]:
+    missing = len(diagram.sweep.missing)
+    if not missing:
+        # Shards that end at once may all write it: each time it is the whole.
+        diagram.save(Path(options["output"]) / TABLE, overwrite=True)
+    if options["plot"] and not missing:
         from optsched.plots.phases import plot_phase_diagram
 
         save_figure(plot_phase_diagram(diagram), options["plot"], options["force"])
@@ -106,6 +132,8 @@ def phase_diagram(**options: Any) -> None:
         print_json(diagram.summary())
     else:
         _report(diagram, options)
+    if stop.by:
+        click.echo(f"optsched: stopped by {stop.by}; run the same again to go on", err=True)
 
 
 def _place(options: dict[str, Any]) -> Any:
@@ -135,12 +163,17 @@ def _report(diagram: Any, options: dict[str, Any]) -> None:
     from optsched.studies.phases import FIELDS
 
     rows, sweep = diagram.sweep.rows, diagram.sweep
-    seconds = sum(row.seconds for row in rows)
+    there = [row for row in rows if row.status != "missing"]
+    left = f"{len(sweep.missing)} left, " if sweep.missing else ""
+    each = sum(row.seconds for row in there) / max(len(there), 1)
     print_lines(
-        f"{len(rows)} cells, {len(diagram.failed)} failed, {sweep.resumed} found finished;"
-        f" {seconds / len(rows):.2g} s a cell",
+        f"{len(rows)} cells, {left}{len(diagram.failed)} failed, {sweep.resumed} found finished;"
+        f" {each:.2g} s a cell",
         *(f"{name} could not be used and was done again" for name in sweep.corrupt),
     )
+    if sweep.missing:
+        print_lines(f"cells so far in {Path(options['output']) / 'manifest.csv'}")
+        return
     table = []
     for name in diagram.names:
         numbers = np.nanquantile(diagram.field(name), [0.0, 0.5, 1.0])

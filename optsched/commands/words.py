@@ -41,7 +41,7 @@ THEMES = {
     ),
     "Format": "format momentum-as every checkpoints",
     "Precision": "dtype weight-rms update-rms update lost rate gradient-max",
-    "Where it runs": "workers dask retry-failed",
+    "Where it runs": "workers dask shard retry-failed",
     "Output": "output points plot json force quiet",
 }
 

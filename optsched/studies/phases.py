@@ -28,6 +28,7 @@ from optsched.optimisers.momentum import keywords
 from optsched.studies.finders import SCHEDULES, FamilyFinder
 from optsched.studies.scaling import Scaling, scaling
 from optsched.studies.sweep.run import Progress, Row, Sweep, sweep
+from optsched.studies.sweep.shards import Shard
 from optsched.studies.tables import write_table
 
 __all__ = ["FAMILIES_SHOWN", "FIELDS", "Field", "PhaseDiagram", "phase_cell", "phase_diagram"]
@@ -242,9 +243,10 @@ class PhaseDiagram(Brief):
             "problem": {n: json_ready(v) for n, v in self.sweep.settings["problem"].items()},
             "cells": len(cells),
             "failed": len(self.failed),
+            "missing": len(self.sweep.missing),
             "resumed": self.sweep.resumed,
             "corrupt": list(self.sweep.corrupt),
-            "seconds": sum(row.seconds for row in self.sweep.rows),
+            "seconds": sum(r.seconds for r in self.sweep.rows if r.status != "missing"),
             "rows": cells,
         }
 
@@ -264,6 +266,8 @@ def phase_diagram(
     executor: Executor | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
+    shard: tuple[int, int] | Shard | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> PhaseDiagram:
     """Solve the optimum along horizons over a grid of exponents.
@@ -282,8 +286,9 @@ def phase_diagram(
         Names in `optsched.studies.finders.SCHEDULES` whose regret is measured at the longest
         horizon: of ``constant``, ``linear`` and ``cosine`` the peak is tuned, of ``wsd`` the decay
         as well, of any other all it has.
-    folder, executor, workers, retry_failed, progress
-        As in `optsched.studies.sweep.run.sweep`: where finished cells are kept, and where they run.
+    folder, executor, workers, retry_failed, shard, stop, progress
+        As in `optsched.studies.sweep.run.sweep`: where finished cells are kept, where they run, and
+        which of them. Cells that are left have the status ``"missing"``.
 
     Returns
     -------
@@ -330,6 +335,8 @@ def phase_diagram(
         executor=executor,
         workers=workers,
         retry_failed=retry_failed,
+        shard=shard,
+        stop=stop,
         progress=progress,
     )
     return PhaseDiagram(grid_a, grid_b, done)

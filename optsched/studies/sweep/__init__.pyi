@@ -7,3 +7,4 @@ from .run import (
     dask_executor as dask_executor,
     sweep as sweep,
 )
+from .shards import Shard as Shard, stopping as stopping

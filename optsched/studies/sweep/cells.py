@@ -5,7 +5,8 @@ has
 
 * ``manifest.json``: kind, settings and cells of the sweep;
 * ``cells/KEY.json``: one file a finished cell, written whole or not at all;
-* ``.lock``: held while a process works on the folder; the system drops it when that process dies.
+* ``manifest.csv``: a line a cell with its status, written whenever a run ends;
+* ``.lock``, ``.claims``: locks of the processes at work (`optsched.studies.sweep.locks`).
 
 Files are strict JSON: floats come back bit for bit, and NaN and the infinities are written as
 ``{"$float": "nan"}``, ``"inf"`` and ``"-inf"``. Each file ends in a digest of its own contents, and
@@ -14,35 +15,37 @@ a cell file names the digest of its sweep, so that a damaged or foreign file is 
 
 from __future__ import annotations
 
-import errno
+import csv
 import hashlib
+import io
 import json
 import math
 import os
 import re
-import socket
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from optsched.errors import BadFile, InvalidProblem
 from optsched.files import atomic_path, read_bytes
+from optsched.studies.sweep.locks import Claims, take_folder
 from optsched.version import installed
 
 __all__ = ["Row", "Store", "Work", "canonical", "cell_key", "open_store", "plain"]
 
-MANIFEST, CELLS, LOCK = "manifest.json", "cells", ".lock"
+MANIFEST, CELLS, LOCK, CLAIMS = "manifest.json", "cells", ".lock", ".claims"
+TABLE = "manifest.csv"
+STATUSES = ("done", "failed")
 VERSION = 1
 ALLOWED = "numbers, strings, booleans, None, lists of them and dicts with strings as keys"
 MAX_BITS = 10_000  # Python refuses to read much longer whole numbers
 
 _FLOAT = "$float"
-_TEMPORARY = re.compile(r"\.optsched-[0-9a-f]{16}\.json")
+_TEMPORARY = re.compile(r"\.optsched-[0-9a-f]{16}\.(json|csv)")
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ class Row:
     cell : dict
         The cell.
     status : str
-        ``"done"`` or ``"failed"``.
+        ``"done"`` or ``"failed"``; ``"missing"`` where a shard or a stop leaves it to others.
     result : dict
-        What the task returned; empty if it failed.
+        What the task returned; empty if it failed or is missing.
     error : str
         Why it failed, in one line; empty if it did not.
     seconds : float
@@ -191,17 +194,18 @@ def _unsealed(text: str, name: str) -> dict[str, Any]:
 
 def _write(target: Path, text: str) -> None:
     with atomic_path(target) as temporary, temporary.open("wb") as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "backslashreplace"))
         file.flush()
         os.fsync(file.fileno())  # before the rename: no name without its contents
 
 
 class Store:
-    """The folder of a sweep, open and locked."""
+    """The folder of a sweep, open and locked; ``shared`` with other shards or not."""
 
-    def __init__(self, folder: Path, work: Work) -> None:
-        self.folder = folder
-        self.work = work
+    def __init__(self, folder: Path, work: Work, claims: Claims, shared: bool) -> None:
+        self.folder, self.work, self.shared = folder, work, shared
+        self.claims = claims
+        self.numbers = {key: number for number, key in enumerate(sorted(work.cells))}
 
     def load(self) -> tuple[dict[str, Row], tuple[str, ...]]:
         """Finished cells by their keys, and the names of cell files that cannot be used."""
@@ -221,9 +225,46 @@ class Store:
         found = _unsealed(read_bytes(path).decode("utf-8"), "optsched cell")
         if found["sweep"] != self.work.digest or canonical(found["cell"]) != canonical(cell):
             raise ValueError("of another sweep or cell")
-        if found["status"] not in ("done", "failed"):
+        if found["status"] not in STATUSES:
             raise ValueError("status")
         return Row(cell, **{n: found[n] for n in ("status", "result", "error", "seconds")})
+
+    def claim(self, key: str) -> bool:
+        """Whether this process may do a cell: none other is at it."""
+        return not self.shared or self.claims.take(self.numbers[key])
+
+    def release(self, key: str) -> None:
+        """Let others have a cell that was claimed."""
+        if self.shared:
+            self.claims.give(self.numbers[key])
+
+    def found(self, key: str) -> Row | None:
+        """The row of a cell if it is there by now, and can be used."""
+        path = self.folder / CELLS / f"{key}.json"
+        try:
+            return self._read(path, self.work.cells[key]) if path.is_file() else None
+        except (BadFile, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def write_table(self) -> None:
+        """Write ``manifest.csv``: a line a cell of the whole sweep, as the folder has it now."""
+        names = list(dict.fromkeys(name for cell in self.work.cells.values() for name in cell))
+        own = ("file", "status", "seconds", "error")
+        head = [f"cell.{name}" if name in own else name for name in names]
+        with self.claims.alone():  # the last to write has seen what all have done
+            rows, _ = self.load()
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow([*head, *own])
+            for key, cell in self.work.cells.items():
+                row = rows.get(key)
+                told = (
+                    [f"{CELLS}/{key}.json", row.status, f"{row.seconds:.6g}", row.error]
+                    if (row)
+                    else ["", "missing", "", ""]
+                )
+                writer.writerow([*(_shown(cell[n]) if n in cell else "" for n in names), *told])
+            _write(self.folder / TABLE, text.getvalue())
 
     def keep(self, key: str, row: Row) -> None:
         """Write a finished cell, whole or not at all.
@@ -238,9 +279,18 @@ class Store:
         _write(target, _sealed("optsched cell", fields))
 
 
+def _shown(value: Any) -> str:
+    """A value of a cell in a csv: as Python writes it, what is nested as JSON."""
+    return value if isinstance(value, str) else canonical(value).strip('"')
+
+
 @contextmanager
-def open_store(path: str | os.PathLike[str], work: Work) -> Iterator[Store]:
+def open_store(
+    path: str | os.PathLike[str], work: Work, *, shared: bool = False
+) -> Iterator[Store]:
     """Context of the folder of a sweep, new or continued, locked against other processes.
+
+    ``shared``: processes that share it may work there too, and claim cells.
 
     Raises
     ------
@@ -256,16 +306,22 @@ def open_store(path: str | os.PathLike[str], work: Work) -> Iterator[Store]:
     except OSError as error:
         raise _unusable(folder, error) from None
     with lock:
-        _acquire(lock, folder)
-        known = _check(folder, work)  # another process may have been faster
+        take_folder(lock, folder, shared)
+        claims = Claims(folder / CLAIMS)
         try:
-            _clean(folder)
-            if not known:
-                _write(folder / MANIFEST, _manifest(work))
-            (folder / CELLS).mkdir(exist_ok=True)
-        except OSError as error:
-            raise _unusable(folder, error) from None
-        yield Store(folder, work)
+            with claims.alone():
+                known = _check(folder, work)  # another process may have been faster
+                try:
+                    if not shared:
+                        _clean(folder)  # of others at work, it would take what they write
+                    if not known:
+                        _write(folder / MANIFEST, _manifest(work))
+                    (folder / CELLS).mkdir(exist_ok=True)
+                except OSError as error:
+                    raise _unusable(folder, error) from None
+            yield Store(folder, work, claims, shared)
+        finally:
+            claims.close()
 
 
 def _unusable(folder: Path, error: OSError) -> BadFile:
@@ -293,7 +349,9 @@ def _check(folder: Path, work: Work) -> bool:
     try:
         text = manifest.read_text(encoding="utf-8")
     except FileNotFoundError:
-        others = [n for n in sorted(os.listdir(folder)) if n != LOCK and not _left_over(n)]
+        others = [
+            n for n in sorted(os.listdir(folder)) if n not in (LOCK, CLAIMS) and not _left_over(n)
+        ]
         if others:
             raise BadFile(
                 f"{folder}: has {others[0]!r} but no {MANIFEST}, so it is not of a sweep; give a"
@@ -351,29 +409,3 @@ def _clean(folder: Path) -> None:
         for name in os.listdir(place) if place.is_dir() else ():
             if _left_over(name):
                 (place / name).unlink(missing_ok=True)
-
-
-def _acquire(lock: IO[str], folder: Path) -> None:
-    """Take the lock, and leave a note of who has it; closing the file drops it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            lock.seek(1 << 20)  # far behind the note, which others read
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Where a file system has no locks, two runs would do work twice, and no other harm.
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            return
-        lock.seek(0)
-        who = lock.read(200).strip() or "another process"
-        raise BadFile(
-            f"{folder}: {who} works on this sweep; wait for it or give another folder"
-        ) from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()

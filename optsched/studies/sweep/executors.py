@@ -34,6 +34,7 @@ from optsched.cache import heal_cache
 from optsched.errors import InvalidProblem, OptschedError
 from optsched.studies.sweep.cells import plain
 from optsched.studies.sweep.cluster import Cluster, line, named
+from optsched.studies.sweep.shards import SIGNALS
 
 __all__ = [
     "Outcome",
@@ -163,11 +164,13 @@ def default_workers() -> int:
 Finish = Callable[[str, Outcome, bool], None]
 
 
-def run_here(
-    task: Task, setup: Setup, cells: Mapping[str, Cell], settings: Cell, finish: Finish
-) -> None:
+# The cells that are still to be done, one after another; what it gives has to be done.
+Wanted = Iterator[tuple[str, Cell]]
+
+
+def run_here(task: Task, setup: Setup, cells: Wanted, settings: Cell, finish: Finish) -> None:
     """Run cells one after another in this process."""
-    for key, cell in cells.items():
+    for key, cell in cells:
         finish(key, _work(task, setup, cell, settings), True)
 
 
@@ -175,23 +178,27 @@ def run_on(
     executor: Executor,
     task: Task,
     setup: Setup,
-    cells: Mapping[str, Cell],
+    cells: Wanted,
     settings: Cell,
     finish: Finish,
+    stop: Callable[[], bool],
+    give_back: Callable[[str], None],
 ) -> None:
-    """Run cells on an executor, a bounded number in flight.
+    """Run cells on an executor, a bounded number in flight; of a stop, those that have not begun.
 
     Raises
     ------
     WorkerLost
         The executor cannot give an outcome; what others had finished is passed on before.
     """
-    waiting = iter(cells.items())
     pending: dict[Future[Outcome], str] = {}
     try:
         while True:
-            for key, cell in islice(waiting, max(0, _in_flight(executor) - len(pending))):
+            for key, cell in islice(cells, max(0, _in_flight(executor) - len(pending))):
                 pending[_submit(executor, task, setup, cell, settings)] = key
+            for future in [*pending] if stop() else ():
+                if future.cancel():
+                    give_back(pending.pop(future))
             if not pending:
                 return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -295,7 +302,9 @@ def own_pool(workers: int, setup: Setup) -> Iterator[tuple[Executor, Setup]]:
 
 def _begin(leash: Any) -> None:
     """First thing in a worker of the own pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
+    for name in ("SIGINT", *SIGNALS):  # the parent is told too, and ends its workers
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_follow, args=(leash,), daemon=True).start()
     if not any(name in os.environ for name in BLAS):
         os.environ.update(dict.fromkeys(BLAS, "1"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -32,6 +32,7 @@ from optsched.studies.sweep.executors import (
     run_here,
     run_on,
 )
+from optsched.studies.sweep.shards import Shard
 
 __all__ = ["Progress", "Row", "Sweep", "dask_executor", "sweep"]
 
@@ -76,9 +77,9 @@ class Sweep(Brief):
     rows : tuple of Row
         In the order of the cells that were given.
     resumed : int
-        Cells that were finished before; not compared.
+        Cells that were finished before.
     corrupt : tuple of str
-        Cell files that could not be used and were done again; not compared.
+        Cell files that could not be used and were done again.
     """
 
     kind: str
@@ -86,6 +87,11 @@ class Sweep(Brief):
     rows: tuple[Row, ...]
     resumed: int = field(default=0, compare=False)
     corrupt: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def missing(self) -> tuple[Row, ...]:
+        """The rows of cells that are left to other shards, or to another call after a stop."""
+        return tuple(row for row in self.rows if row.status == "missing")
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -102,20 +108,50 @@ class _Tally:
         store: Store | None,
         progress: Callable[[Progress], None] | None,
         retry_failed: bool,
+        shard: Shard | None,
+        stop: Callable[[], bool],
     ) -> None:
-        self.work, self.store, self.progress = work, store, progress
+        self.work, self.store, self.progress, self.stop = work, store, progress, stop
         found, self.corrupt = store.load() if store is not None else ({}, ())
-        self.rows = {k: r for k, r in found.items() if r.status == "done" or not retry_failed}
-        self.todo = {key: cell for key, cell in work.cells.items() if key not in self.rows}
+        mine = [*work.cells] if shard is None else shard.of([*work.cells])
+        self.total = len(mine)
+        # What failed before is told from what another shard has failed at since.
+        self.before = {k: r for k, r in found.items() if r.status == "failed" and retry_failed}
+        self.rows = {k: found[k] for k in mine if k in found and k not in self.before}
+        self.todo = {key: work.cells[key] for key in mine if key not in self.rows}
         self.resumed = len(self.rows)
         self.failed = sum(row.status == "failed" for row in self.rows.values())
         self.begin = time.perf_counter()
+
+    def wanted(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Cells to do, until somebody stops it; none that another process does or has done."""
+        for key, cell in self.todo.items():
+            if self.stop():
+                return
+            if self.store is None or not self.store.shared:
+                yield key, cell
+            elif self.store.claim(key):
+                row = self.store.found(key)
+                old = self.before.get(key)
+                if row is None or _same(row, old):
+                    yield key, cell
+                else:
+                    self.store.release(key)
+                    self.rows[key] = row
+                    self.resumed += 1
+                    self.failed += row.status == "failed"
+
+    def give_back(self, key: str) -> None:
+        """A cell that was wanted and is not done."""
+        if self.store is not None:
+            self.store.release(key)
 
     def finish(self, key: str, outcome: Outcome, report: bool) -> None:
         """Take in an outcome."""
         row = Row(self.work.cells[key], **vars(outcome))
         if self.store is not None:
             self.store.keep(key, row)
+            self.store.release(key)
         self.rows[key] = row
         self.failed += row.status == "failed"
         if report:
@@ -125,7 +161,7 @@ class _Tally:
         """Tell the caller."""
         if self.progress is None:
             return
-        done, total = len(self.rows), len(self.work.cells)
+        done, total = len(self.rows), self.total
         fresh, left = done - self.resumed, math.nan
         if done == total:
             left = 0.0
@@ -137,7 +173,7 @@ class _Tally:
 
     def kept(self) -> str:
         """What is left of a sweep that could not go on."""
-        done = f"{len(self.rows)} of {len(self.work.cells)} cells are finished"
+        done = f"{len(self.rows)} of {self.total} cells are finished"
         if self.store is None:
             return f"{done} and lost; with a folder they would be kept"
         return f"{done} and kept in {self.store.folder}; run the same again to resume"
@@ -153,6 +189,8 @@ def sweep(
     executor: Executor | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
+    shard: tuple[int, int] | Shard | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Sweep:
     """Run a task on every cell.
@@ -176,14 +214,22 @@ def sweep(
         Number of processes to spawn, without an executor; 1: run in this process. Default: one a
         core.
     retry_failed : bool
-        Whether cells that failed in an earlier run are done again.
+        Whether cells that failed in an earlier run are done again; those that are done are not.
+    shard : tuple of int, optional
+        ``(i, n)``: do only every n-th cell, of a folder that other processes share, each with its
+        own i. A cell is claimed before it is done, so that no two processes do the same one,
+        whatever their shards are. Needs a folder.
+    stop : callable, optional
+        Asked before each cell whether to stop: cells in hand are finished, others are left. See
+        `optsched.studies.sweep.shards.stopping`.
     progress : callable, optional
         Gets a `Progress` before the first cell and after each.
 
     Returns
     -------
     Sweep
-        NumPy values of cells, settings and results are plain Python in it, tuples are lists.
+        NumPy values of cells, settings and results are plain Python in it, tuples are lists. With a
+        shard or after a stop, rows that the folder does not have yet are ``"missing"``.
 
     Raises
     ------
@@ -196,16 +242,35 @@ def sweep(
     """
     check_task(task)
     _check_places(executor, workers)
+    part = shard if isinstance(shard, Shard) or shard is None else Shard(*shard)
+    if part is not None and folder is None:
+        raise InvalidProblem("folder", None, "the folder that the shards share")
     work = Work.make(kind, settings, cells)
-    with nullcontext() if folder is None else open_store(folder, work) as store:
-        tally = _Tally(work, store, progress, retry_failed)
+    shared = part is not None
+    with nullcontext() if folder is None else open_store(folder, work, shared=shared) as store:
+        tally = _Tally(work, store, progress, retry_failed, part, stop or _never)
         tally.report(None)
         try:
             _run(task, tally, executor, workers or default_workers())
         except WorkerLost as lost:
             raise SweepFailed(f"{lost}; {tally.kept()}") from lost.__cause__
-    rows = tuple(tally.rows[key] for key in work.cells)
+        found = tally.rows
+        if store is not None:
+            store.write_table()
+            found = store.load()[0] if shared else found
+    rows = tuple(
+        found.get(key, Row(cell, "missing", {}, "", math.nan)) for key, cell in work.cells.items()
+    )
     return Sweep(work.kind, work.settings, rows, tally.resumed, tally.corrupt)
+
+
+def _same(row: Row, other: Row | None) -> bool:
+    """Whether a row is the very one that was there, not another try with the same end."""
+    return other is not None and row == other and row.seconds == other.seconds
+
+
+def _never() -> bool:
+    return False
 
 
 def _check_places(executor: Executor | None, workers: int | None) -> None:
@@ -222,12 +287,13 @@ def _check_places(executor: Executor | None, workers: int | None) -> None:
 def _run(task: Task, tally: _Tally, executor: Executor | None, workers: int) -> None:
     setup, settings = Setup.of_this_process(), tally.work.settings
     workers = min(workers, len(tally.todo))
+    rest = tally.wanted(), settings, tally.finish, tally.stop, tally.give_back
     if executor is not None:
         # Workers of a cluster are there for this, as those of an own pool are.
         setup = replace(setup, one_thread=isinstance(executor, Cluster))
-        run_on(executor, task, setup, tally.todo, settings, tally.finish)
+        run_on(executor, task, setup, *rest)
     elif workers > 1:
         with own_pool(workers, setup) as (pool, told):
-            run_on(pool, task, told, tally.todo, settings, tally.finish)
+            run_on(pool, task, told, *rest)
     else:
-        run_here(task, setup, tally.todo, settings, tally.finish)
+        run_here(task, setup, tally.wanted(), settings, tally.finish)
