@@ -10,6 +10,9 @@ import pytest
 from optsched import PowerLawSpectrum, Problem, Schedule, TabulatedSpectrum, solve
 from optsched.arrays import Floats
 from optsched.control.bounds.floor import label_floor, mean_batch, mode_sum, seen, unseen
+from optsched.studies.compare import compare
+from optsched.studies.phases import phase_diagram
+from optsched.studies.scaling import scaling
 from optsched.studies.verify import verify
 
 
@@ -188,3 +191,25 @@ def test_no_real_run_passes_it(seed: int) -> None:
     floor = label_floor(TabulatedSpectrum(lam, w), sigma**2, samples)
     assert floor <= risk.mean() + 4.0 * risk.std() / math.sqrt(len(risk))
     assert floor > 0.0 or (sigma == 0.0 and samples >= modes)
+
+
+def test_studies_say_how_much_any_momentum_could_gain() -> None:
+    problem = Problem(3.5, 5.0, 300)
+    found = compare(problem, ["constant"], free=())
+    assert found.over_floor == found.optimum.excess_loss / found.optimum.certificate.floor > 1.0
+    assert found.summary()["over_floor"] == found.over_floor
+    study = scaling(problem, [30, 300], schedule="constant")
+    point = study.points[-1]
+    assert point.floor == found.optimum.certificate.floor == point.summary()["floor"]
+    assert point.over_floor > found.over_floor
+    assert study.summary()["over_floor"][-1] == point.over_floor
+    # Without label noise and with more samples than modes there is none.
+    silent = scaling(problem.replace(noise=0.0, features=3), [10, 20], schedule="constant")
+    assert silent.summary()["over_floor"] == [None, None]
+
+
+def test_a_phase_diagram_maps_it() -> None:
+    diagram = phase_diagram([3.5], [2.0, 5.0], [100, 300], families=(), workers=1)
+    easy, hard = diagram.field("over_floor")[:, 0]
+    assert 1.0 < easy < hard
+    assert "over_floor" in diagram.names

@@ -124,7 +124,7 @@ def _write(result: Any, path: str, force: bool) -> None:
 
 def _report(result: Any, output: str | None, plot: str | None) -> None:
     """Print the table for people."""
-    from optsched.commands.report import cells, describe
+    from optsched.commands.report import cells, describe, floor_words
 
     problem, optimum = result.problem, result.optimum
     titles = ["schedule", "peak rate", "excess loss", "bias", "variance", "regret"]
@@ -146,6 +146,7 @@ def _report(result: Any, output: str | None, plot: str | None) -> None:
             f"no schedule with rates up to {problem.eta_top:.6g} is below {proof.lower_bound:.6g}: "
             f"certified within {100 * proof.certified_gap:.2g} % of optimal"
         )
+    print_lines(*floor_words(proof.floor, optimum.excess_loss))
     print_lines(
         *(f"warning: {line}" for line in result.warnings),
         f"KKT residual {proof.kkt_residual:.1e}; {len(result.members)} families from"

@@ -115,10 +115,11 @@ def _report(study: Scaling, plot: str | None) -> None:
             _number(slopes.get(float(point.horizon), math.nan)),
             f"{point.peak_eta:.4g}",
             "" if math.isnan(point.annealing_time) else f"{point.annealing_time:.4g}",
+            "" if math.isnan(point.over_floor) else f"{point.over_floor:.4g}",
         )
         for point in study.points
     ]
-    titles = "steps T", "excess loss", "local slope", "peak rate", "annealing time"
+    titles = "steps T", "excess loss", "local slope", "peak rate", "annealing time", "over floor"
     print_table(titles, rows, words=0)
     print_lines("")
     fits = study.fit, study.peak_fit, study.annealing_fit

@@ -16,7 +16,7 @@ from optsched.studies.phases import FAMILIES_SHOWN, FIELDS, PhaseDiagram
 
 __all__ = ["plot_phase", "plot_phase_diagram"]
 
-SHOWN = ("exponent", "deviation", "annealing", "peak_exponent", *FAMILIES_SHOWN)
+SHOWN = ("exponent", "deviation", "annealing", "peak_exponent", *FAMILIES_SHOWN, "over_floor")
 SHOWN_JOINT = ("exponent", "gain_exponent", "gain")
 SIGNED = ("deviation", "gain_exponent")
 SMALLEST_LOG = 1e-4  # regrets below it look alike
@@ -127,7 +127,7 @@ def plot_phase_diagram(diagram: PhaseDiagram, names: Sequence[str] | None = None
     if names is None:
         wanted = dict.fromkeys((*SHOWN_JOINT, *SHOWN) if "gain" in diagram.names else SHOWN)
         names = [name for name in wanted if name in diagram.names] or ["exponent"]
-    columns = min(4, len(names))
+    columns = 3 if len(names) in (3, 5, 6, 9) else min(4, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(3.7 * columns, 3.3 * rows + 0.3), layout="constrained")
     axes = np.ravel(figure.subplots(rows, columns))

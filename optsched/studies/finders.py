@@ -37,6 +37,7 @@ ROW = (
     "converged",
     "message",
     "seconds",
+    "floor",
 )
 
 
@@ -47,7 +48,8 @@ class ScalingPoint(Brief):
     ``excess_loss`` is replayed on the exact recursion, and NaN if nothing was found; ``message``
     says why the search stopped; ``annealing_time`` is that of `annealing_time`; ``options`` are
     the hyperparameters of a family besides its peak; ``at_end`` are those that were tuned to an
-    end of their range; ``start`` is where the search for a longer horizon begins.
+    end of their range; ``start`` is where the search for a longer horizon begins; no optimiser that
+    is linear in the labels is below ``floor`` (`optsched.control.bounds.floor`).
     """
 
     horizon: int
@@ -62,6 +64,12 @@ class ScalingPoint(Brief):
     at_end: tuple[str, ...] = ()
     tuned: Tuned | None = field(default=None, repr=False, compare=False)
     start: Start | None = field(default=None, repr=False, compare=False)
+    floor: float = 0.0
+
+    @property
+    def over_floor(self) -> float:
+        """Excess loss over ``floor``; NaN without one."""
+        return self.excess_loss / self.floor if self.floor > 0.0 else math.nan
 
     def summary(self) -> dict[str, Any]:
         """The row as a JSON-able dict."""

@@ -117,6 +117,7 @@ def _points(study: Scaling) -> dict[str, Any]:
     proofs = [p.solution.certificate if p.solution is not None else None for p in points]
     return {
         "excess_loss": [p.excess_loss if p.converged else math.nan for p in points],
+        "over_floor": [p.over_floor if p.converged else math.nan for p in points],
         "certified_gap": [math.nan if c is None else c.certified_gap for c in proofs],
         "peak": [p.peak_eta for p in points],
         "annealing": [p.annealing_time / p.horizon for p in points],
@@ -152,6 +153,11 @@ def _key(name: str) -> Callable[[Mapping[str, Any]], float]:
     return lambda cell: cell.get(name, math.nan)
 
 
+def _over_floor(cell: Mapping[str, Any]) -> float:
+    # Cells of earlier versions do not have it.
+    return cell.get("over_floor", [math.nan])[-1]
+
+
 FIELDS: dict[str, Field] = {
     "exponent": Field("exponent of the loss", _key("exponent")),
     "stderr": Field("its standard error", _key("stderr"), True),
@@ -161,6 +167,7 @@ FIELDS: dict[str, Field] = {
     "peak_exponent": Field("exponent of the peak rate", _key("peak_exponent")),
     "certified_gap": Field("certified gap", lambda cell: max(cell["certified_gap"]), True),
     **{name: _regret(name) for name in FAMILIES_SHOWN},
+    "over_floor": Field("optimum over floor of all optimisers", _over_floor, True),
     "gain": Field("loss of SGD over loss with all controls", _key("gain"), True),
     "gain_exponent": Field("exponent minus that of SGD", _key("gain_exponent")),
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from optsched.arrays import Brief
+from optsched.control.certificate import global_floor
 from optsched.control.problem import Problem
 from optsched.errors import InvalidProblem, SolveFailed
 from optsched.exponents import ExponentFit, checked_points, fit_exponent, json_ready
@@ -167,6 +168,7 @@ class Scaling(Brief):
             "local_slopes": [] if self.fit is None else self.fit.local_slopes.tolist(),
             "horizons": [point.horizon for point in self.points],
             "excess_loss": [json_ready(point.excess_loss) for point in self.points],
+            "over_floor": [json_ready(point.over_floor) for point in self.points],
             **{name: fit and fit.summary() for name in fits for fit in [getattr(self, name)]},
             "points": [point.summary() for point in self.points],
             "warnings": list(self.warnings),
@@ -222,6 +224,7 @@ def scaling(
             point = SCHEDULES[schedule](one, options, shorter)
         except SolveFailed as error:
             point = ScalingPoint(one.horizon, math.nan, math.nan, False, str(error))
+        point = replace(point, floor=global_floor(one))
         shorter = point if point.converged else shorter
         points.append(point)
         if progress is not None:

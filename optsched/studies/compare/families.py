@@ -112,6 +112,15 @@ class Comparison(Brief):
         return {member.name: self.regret(member) for member in self.members}
 
     @property
+    def over_floor(self) -> float:
+        """Optimum over the floor of all optimisers that are linear in the labels; NaN without one.
+
+        No momentum, batch size or averaging gains more than this factor.
+        """
+        floor = self.optimum.certificate.floor
+        return self.optimum.excess_loss / floor if floor > 0.0 else math.nan
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before believing a number, as sentences."""
         told = [f"{one.name} could not be tuned: {one.reason}" for one in self.failed]
@@ -160,6 +169,8 @@ class Comparison(Brief):
         return {
             **{name: optimum[name] for name in (*problem, "phase", "control", "momentum")},
             **{name: optimum[name] for name in solved},
+            "floor": optimum["floor"],
+            "over_floor": _finite(self.over_floor),
             "families": self.rows(),
             "best": None if self.best is None else self.best.name,
             "tuned": tuned,
