@@ -8,13 +8,23 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from optsched.commands.common import progress_bar, save_figure
-from optsched.commands.show import print_json
+from optsched.commands.common import draw, progress_bar
+from optsched.commands.show import show, tell
 from optsched.errors import InvalidProblem
 
 __all__ = ["compare_bounds", "horizon_alone"]
 
-OTHERS = ("horizon", "judge", "families", "peak_only", "output", "plot", "as_json", "force")
+OTHERS = (
+    "horizon",
+    "judge",
+    "families",
+    "peak_only",
+    "output",
+    "plot",
+    "report",
+    "as_json",
+    "force",
+)
 NUMBERS = ("bound", "regret", "scaled_peak", "scaled_bound", "evaluations")
 
 
@@ -49,14 +59,15 @@ def compare_bounds(
         from optsched.studies.tables import write_table
 
         write_table(options["output"], _table(result), overwrite=options["force"])
-    if options["plot"]:
+
+    def figure() -> Any:
         from optsched.plots.compare import plot_bounds_figure
 
-        save_figure(plot_bounds_figure(result), options["plot"], options["force"])
-    if options["as_json"]:
-        print_json(result.summary())
-    else:
-        _report(result, [options["output"], options["plot"]])
+        return plot_bounds_figure(result)
+
+    draw(figure, options["plot"], options["force"])
+    written = [options["output"], options["plot"]]
+    tell(options["as_json"], result.summary(), lambda: _report(result, written))
 
 
 def _table(result: Any) -> list[dict[str, Any]]:
@@ -70,8 +81,6 @@ def _table(result: Any) -> list[dict[str, Any]]:
 
 def _report(result: Any, written: Sequence[str | None]) -> None:
     """Print the table for people."""
-    from optsched.commands.show import show
-
     columns = ["schedule", "peak rate", "bound", "regret"]
     columns += ["other hyperparameters"] if result.free is None else []
     rows = []

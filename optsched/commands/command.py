@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from optsched.commands.page import REPORT, start_page
 from optsched.commands.values import Choice
 from optsched.commands.words import THEMES, old_values, old_words, theme_of
 from optsched.errors import BadFile, InvalidProblem, OptschedError
@@ -17,7 +19,7 @@ from optsched.errors import BadFile, InvalidProblem, OptschedError
 __all__ = ["Command", "Failed", "Refused", "is_quiet", "spoken"]
 
 QUIET = "optsched.quiet"
-OUTPUTS = ("output", "plot")
+OUTPUTS = ("output", "plot", "report")
 MANY = 8  # options; fewer stand in one list
 # Names of arguments in Python that are called otherwise here, or are columns of files too.
 ALIASES = {"overwrite": "force", "norms": "norm", "batch": "batch_size"}
@@ -83,22 +85,39 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             self._check_paths(ctx)
-            return super().invoke(ctx)
+            path = ctx.meta.get(REPORT)
+            return super().invoke(ctx) if path is None else self._reported(ctx, path)
         except OptschedError as error:
             raise _refused(error, ctx) from error
+
+    def _reported(self, ctx: click.Context, path: str) -> Any:
+        """Run, and write what is said on one page."""
+        from optsched.files import check_writable
+
+        check_writable(path, ctx.params["force"], suffixes=(".html",))
+        page = start_page(ctx)
+        page.draws = True
+        found = super().invoke(ctx)
+        from optsched.commands.onepage import write_page
+
+        write_page(page, _line(ctx), path, overwrite=ctx.params["force"])
+        if not (page.silent or is_quiet() or ctx.params["as_json"]):
+            click.echo(f"wrote {path}")
+        return found
 
     def _check_paths(self, ctx: click.Context) -> None:
         """Refuse an empty path, and to write over what is read: that cannot be made again."""
         read: list[str] = []
         written: dict[str, str] = {}
         for parameter in self.params:
-            given: Any = ctx.params.get(str(parameter.name))
+            name = str(parameter.name)
+            given: Any = ctx.meta.get(REPORT) if name == "report" else ctx.params.get(name)
             if given is None or not isinstance(parameter.type, click.Path):
                 continue
             paths: tuple[str, ...] = given if isinstance(given, tuple) else (given,)
             if "" in paths:
-                raise InvalidProblem(str(parameter.name), "", "the name of a file or folder")
-            if parameter.name in OUTPUTS:
+                raise InvalidProblem(name, "", "the name of a file or folder")
+            if name in OUTPUTS:
                 written[parameter.opts[0]] = paths[0]
             else:
                 read += paths
@@ -131,6 +150,11 @@ def is_quiet() -> bool:
 
 def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     ctx.meta[QUIET] = value
+
+
+def _line(ctx: click.Context) -> str:
+    """The command as it was typed."""
+    return shlex.join([*ctx.command_path.split(), *ctx.meta["optsched.typed"]])
 
 
 def _by_word(command: click.Command) -> dict[str, click.Option]:

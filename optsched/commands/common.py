@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optsched.commands.command import is_quiet
 from optsched.commands.options import ABOVE_ONE
+from optsched.commands.page import current_page
 from optsched.errors import BadFile, InvalidProblem
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_rows",
+    "draw",
     "kept_rows",
     "make_problem",
     "progress_bar",
@@ -54,6 +56,19 @@ def save_figure(figure: Any, path: str, force: bool) -> None:
 
     with atomic_path(path, overwrite=force) as temporary:
         figure.savefig(temporary, dpi=200)
+
+
+def draw(figure: Callable[[], Any], path: str | None, force: bool) -> None:
+    """Make a figure if it is to be written to a file, or stands on the page of the command."""
+    page = current_page()
+    draws = page is not None and page.draws
+    if path is None and not draws:
+        return
+    made = figure()
+    if path is not None:
+        save_figure(made, path, force)
+    if page is not None and draws:
+        page.figures.append(made)
 
 
 @contextmanager

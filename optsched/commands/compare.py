@@ -10,12 +10,13 @@ from optsched.cache import use_compilation_cache
 from optsched.commands.bounds import compare_bounds, horizon_alone
 from optsched.commands.command import Command
 from optsched.commands.common import (
+    draw,
     make_problem,
     progress_bar,
-    save_figure,
 )
 from optsched.commands.options import Choice, control_option, family_names, problem_options_without
-from optsched.commands.show import percent, print_json, print_lines, print_table
+from optsched.commands.page import report_option
+from optsched.commands.show import percent, print_lines, print_table, tell
 from optsched.errors import InvalidProblem
 
 __all__ = ["compare"]
@@ -47,6 +48,7 @@ JUDGES = ("power-law", "convex")
     default=None,
     help="Figure of the best schedules and all regrets: .png, .pdf, .svg.",
 )
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 @click.pass_context
@@ -78,14 +80,15 @@ def compare(context: click.Context, **options: Any) -> None:
         )
     if options["output"]:
         _write(result, options["output"], options["force"])
-    if options["plot"]:
+
+    def figure() -> Any:
         from optsched.plots.compare import plot_comparison_figure
 
-        save_figure(plot_comparison_figure(result), options["plot"], options["force"])
-    if options["as_json"]:
-        print_json(result.summary())
-    else:
-        _report(result, options["output"], options["plot"])
+        return plot_comparison_figure(result)
+
+    draw(figure, options["plot"], options["force"])
+    written = options["output"], options["plot"]
+    tell(options["as_json"], result.summary(), lambda: _report(result, *written))
 
 
 def _families(names: str | None) -> list[str] | None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optsched.commands.command import Command, spoken
+from optsched.commands.common import draw
 from optsched.commands.options import Choice, Number
+from optsched.commands.page import keep, report_option
 from optsched.commands.pilot_common import log_options, reading, warn
-from optsched.commands.show import print_json, print_lines, print_table
+from optsched.commands.show import print_lines, print_table, tell
 from optsched.commands.tokens import batch_option, check_batch, short
 from optsched.errors import InvalidProblem
 
@@ -76,6 +78,7 @@ def law_names() -> list[str]:
 )
 @click.option("--output", type=click.Path(), help="Law file to write, .json.")
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
+@report_option
 @click.option("--held-out", is_flag=True, help="Judge every law by runs left out in turn.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -123,23 +126,24 @@ def fit(
     found = run_fit(logs, mine)
     if output is not None:
         save_fit(found, output, overwrite=force)
-    if plot is not None:
-        _plot(found, logs, plot, force)
+    draw(lambda: _figure(found, logs), plot, force)
     written = [path for path in (output, plot) if path]
     assumed = [f"{log.name}: {line}" for log in logs for line in log.warnings]
-    if as_json:
-        rows = {one.law: {"error": one.error, "runs": list(one.runs)} for one in table}
-        told = {**summary(found), "held_out": rows}
-        if batch is not None:
-            told["tokens"] = {run.name: run.horizon * batch for run in found.runs}
-        told["warnings"] = [*(spoken(one) for one in assumed), *told["warnings"]]
-        print_json(told)
-    else:
+    rows = {one.law: {"error": one.error, "runs": list(one.runs)} for one in table}
+    told = {**summary(found), "held_out": rows}
+    if batch is not None:
+        told["tokens"] = {run.name: run.horizon * batch for run in found.runs}
+    told["warnings"] = [*(spoken(one) for one in assumed), *told["warnings"]]
+
+    def report() -> None:
         print_lines(*(spoken(log.summary()) for log in logs))
         if batch is not None:
             tokens = (f"{run.name} {short(run.horizon * batch)}" for run in found.runs)
             print_lines(f"tokens: {', '.join(tokens)}")
         _report(found, table, written)
+
+    keep(fit=found, runs=logs)
+    tell(as_json, told, report)
     warn([*assumed, *found.warnings])
 
 
@@ -208,8 +212,7 @@ def _report(found: Fit, table: list[Any], written: list[str]) -> None:
     print_lines(*(f"wrote {path}" for path in written))
 
 
-def _plot(found: Fit, logs: list[Any], path: str, force: bool) -> None:
-    from optsched.commands.common import save_figure
+def _figure(found: Fit, logs: list[Any]) -> Any:
     from optsched.plots.pilot import fit_figure
 
-    save_figure(fit_figure(found, logs), path, force)
+    return fit_figure(found, logs)

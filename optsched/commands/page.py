@@ -9,9 +9,27 @@ from typing import Any
 
 import click
 
-__all__ = ["Page", "Sentences", "Table", "current_page", "recorded"]
+__all__ = [
+    "REPORT",
+    "Page",
+    "Sentences",
+    "Table",
+    "current_page",
+    "keep",
+    "recorded",
+    "report_option",
+    "run_silently",
+    "start_page",
+]
 
-KEY = "optsched.page"
+KEY, REPORT = "optsched.page", "optsched.report"
+report_option = click.option(
+    "--report",
+    type=click.Path(),
+    expose_value=False,  # `Command` writes it
+    callback=lambda context, _, path: context.meta.update({REPORT: path}),
+    help="All of it on one page to send: .html.",
+)
 
 
 @dataclass(frozen=True)
@@ -55,19 +73,25 @@ class Page:
         Of Matplotlib, not attached to pyplot.
     numbers : dict
         The object that ``--json`` prints.
+    results : dict
+        Results of the library behind all of it.
     silent : bool
         Whether what is kept is not printed.
+    draws : bool
+        Whether figures are kept.
     """
 
     blocks: list[Sentences | Table] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     figures: list[Any] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
     silent: bool = False
+    draws: bool = False
 
     def add_lines(self, lines: Sequence[str]) -> None:
         """Keep sentences; those that follow others are one block with them."""
-        said = tuple(line for line in lines if line)
+        said = tuple(part.strip() for line in lines for part in line.splitlines() if part.strip())
         if self.blocks and isinstance(self.blocks[-1], Sentences):
             self.blocks[-1] = Sentences((*self.blocks[-1].lines, *said))
         elif said:
@@ -98,6 +122,33 @@ def current_page() -> Page | None:
     """The page of the command that runs, if it keeps one."""
     context = click.get_current_context(silent=True)
     return None if context is None else context.meta.get(KEY)
+
+
+def start_page(context: click.Context) -> Page:
+    """The page of a command, from now on kept."""
+    return context.meta.setdefault(KEY, Page())
+
+
+def keep(**results: Any) -> None:
+    """Leave results of the library on the page of the command that runs, if it keeps one."""
+    page = current_page()
+    if page is not None:
+        page.results.update(results)
+
+
+def run_silently(command: click.Command, arguments: Sequence[str]) -> Page:
+    """Run a command that prints nothing; what it would have said is on its page.
+
+    Raises
+    ------
+    click.ClickException
+        As the command does.
+    """
+    page = Page(silent=True)
+    with command.make_context(command.name, [*arguments]) as context:
+        context.meta[KEY] = page
+        command.invoke(context)
+    return page
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 
 from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
-from optsched.commands.common import save_figure, sweep_progress
+from optsched.commands.common import draw, sweep_progress
 from optsched.commands.options import (
     Grid,
     Horizons,
@@ -21,7 +21,8 @@ from optsched.commands.options import (
     families_type,
     problem_options_without,
 )
-from optsched.commands.show import print_json, print_lines, print_table
+from optsched.commands.page import report_option
+from optsched.commands.show import print_lines, print_table, tell
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ TABLE = "phases.csv"
     help="Do part I/N of the cells only, as a task of an array job; others share the folder.",
 )
 @click.option("--retry-failed", is_flag=True, help="Do cells again that failed in an earlier run.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 def phase_diagram(**options: Any) -> None:
@@ -124,14 +126,14 @@ def _map(stop: Stopping, options: dict[str, Any]) -> None:
     if not missing:
         # Shards that end at once may all write it: each time it is the whole.
         diagram.save(Path(options["output"]) / TABLE, overwrite=True)
-    if options["plot"] and not missing:
-        from optsched.plots.phases import plot_phase_diagram
 
-        save_figure(plot_phase_diagram(diagram), options["plot"], options["force"])
-    if options["as_json"]:
-        print_json(diagram.summary())
-    else:
-        _report(diagram, options)
+        def figure() -> Any:
+            from optsched.plots.phases import plot_phase_diagram
+
+            return plot_phase_diagram(diagram)
+
+        draw(figure, options["plot"], options["force"])
+    tell(options["as_json"], diagram.summary(), lambda: _report(diagram, options))
     if stop.by:
         click.echo(f"optsched: stopped by {stop.by}; run the same again to go on", err=True)
 

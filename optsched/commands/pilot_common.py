@@ -11,6 +11,7 @@ import click
 
 from optsched.commands.command import spoken
 from optsched.commands.options import Choice, Number
+from optsched.commands.page import current_page
 from optsched.commands.show import print_lines, print_table
 from optsched.errors import InvalidProblem
 
@@ -144,8 +145,12 @@ def whole_steps(field: str, value: float, low: int = 0) -> int:
 
 def warn(lines: Iterable[str]) -> None:
     """Warnings on stderr, one a line, each once, in the words of the command."""
-    for line in dict.fromkeys(map(spoken, lines)):
-        click.echo(f"warning: {line}", err=True)
+    page, said = current_page(), list(dict.fromkeys(map(spoken, lines)))
+    if page is not None:
+        page.warnings += said
+    if page is None or not page.silent:
+        for line in said:
+            click.echo(f"warning: {line}", err=True)
 
 
 def comparison_rows(found: Ranking) -> list[dict[str, Any]]:

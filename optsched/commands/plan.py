@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optsched.commands.command import Command
-from optsched.commands.common import check_rows, kept_rows, save_figure
+from optsched.commands.common import check_rows, draw, kept_rows
 from optsched.commands.options import Choice, Number, families_type, points_option
+from optsched.commands.page import keep, report_option
 from optsched.commands.pilot_common import (
     comparison_rows,
     level_option,
@@ -27,7 +28,7 @@ from optsched.commands.plan_ramp import (
     ramp_notes,
     ramp_options,
 )
-from optsched.commands.show import print_json
+from optsched.commands.show import tell
 from optsched.commands.tokens import batch_option, in_tokens, short, steps_of, tokens_option
 from optsched.errors import InvalidProblem
 
@@ -107,6 +108,7 @@ __all__ = ["plan"]
 @click.option("--output", type=click.Path(), help="Schedule file to write: .npz, .csv or .json.")
 @points_option
 @click.option("--plot", type=click.Path(), help="Figure to write: .png, .pdf or .svg.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def plan(
@@ -188,21 +190,23 @@ def plan(
         written = result.schedule if ramp is None else ramp.schedule
         check_rows(output, rows, written.horizon)
         written.save(output, points=rows, overwrite=force)
-    if plot is not None:
+
+    def figure() -> Any:
         from optsched.plots.pilot import plan_figure
 
         level = options["level"]
         curves = {name: predict(found, one, level=level) for name, one in schedules.items()}
-        save_figure(plan_figure(schedules, curves), plot, force)
+        return plan_figure(schedules, curves)
+
+    draw(figure, plot, force)
     told_in = batch if tokens is not None else None
     said = _words(schedules, start, told_in)
-    if as_json:
-        told = _numbers(result, table, said) | {"numbers": simple.summary()}
-        told["tokens"] = None if told_in is None else result.schedule.horizon * told_in
-        told["ramp"] = None if ramp is None else ramp.summary()
-        told["weight_decay"] = getattr(found.law, "weight_decay", None)
-        print_json(told)
-    else:
+    numbers = _numbers(result, table, said) | {"numbers": simple.summary()}
+    numbers["tokens"] = None if told_in is None else result.schedule.horizon * told_in
+    numbers["ramp"] = None if ramp is None else ramp.summary()
+    numbers["weight_decay"] = getattr(found.law, "weight_decay", None)
+
+    def report() -> None:
         words = [f"{name}: {text}" for name, text in said.items()]
         usual = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
         wrote = [f"wrote {path}" for path in (output, plot) if path]
@@ -215,6 +219,9 @@ def plan(
         if found.pilot_decay is not None:
             length += f", weight decay {weight_decay:g} (pilots: {found.pilot_decay:g})"
         show_comparison(f"law {found.law.name}: {length}", table, notes)
+
+    keep(fit=found, plan=result, schedules=schedules, table=table)
+    tell(as_json, numbers, report)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]
     warn([*assumed, *result.warnings, *(others_say if past is None else [])])

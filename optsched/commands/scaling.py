@@ -10,9 +10,9 @@ import click
 from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
 from optsched.commands.common import (
+    draw,
     make_problem,
     progress_bar,
-    save_figure,
 )
 from optsched.commands.options import (
     Horizons,
@@ -22,7 +22,8 @@ from optsched.commands.options import (
     problem_options_without,
     schedule_type,
 )
-from optsched.commands.show import print_json, print_lines, print_table
+from optsched.commands.page import report_option
+from optsched.commands.show import print_lines, print_table, tell
 from optsched.errors import InvalidProblem, SolveFailed
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = ["scaling"]
     default=None,
     help="Figure of the losses, their fit and the local slopes: .png, .pdf, .svg.",
 )
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite an existing figure.")
 def scaling(**options: Any) -> None:
@@ -89,14 +91,14 @@ def scaling(**options: Any) -> None:
         )
     if study.fit is None:
         raise SolveFailed("fewer than two horizons were solved: " + "; ".join(study.warnings))
-    if options["plot"]:
+
+    def figure() -> Any:
         from optsched.plots.scaling import plot_scaling
 
-        save_figure(plot_scaling(study), options["plot"], options["force"])
-    if options["as_json"]:
-        print_json(study.summary())
-    else:
-        _report(study, options["plot"])
+        return plot_scaling(study)
+
+    draw(figure, options["plot"], options["force"])
+    tell(options["as_json"], study.summary(), lambda: _report(study, options["plot"]))
 
 
 def _report(study: Scaling, plot: str | None) -> None:

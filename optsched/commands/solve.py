@@ -10,12 +10,13 @@ from optsched.cache import use_compilation_cache
 from optsched.commands.command import Command
 from optsched.commands.common import (
     check_rows,
+    draw,
     kept_rows,
     make_problem,
-    save_figure,
 )
 from optsched.commands.options import Choice, Number, control_option, points_option, problem_options
-from optsched.commands.show import print_json
+from optsched.commands.page import current_page, report_option
+from optsched.commands.show import tell
 from optsched.control.methods.registry import METHODS, find_method
 from optsched.errors import InvalidProblem
 
@@ -177,6 +178,7 @@ def _method(options: dict[str, Any], problem: Any) -> Any:
     default=None,
     help="Figure of the schedule and its loss: .png, .pdf, .svg.",
 )
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--force", is_flag=True, help="Overwrite existing output files.")
 def solve(**options: Any) -> None:
@@ -209,22 +211,28 @@ def solve(**options: Any) -> None:
     if options["output"]:
         check_rows(options["output"], points, schedule.horizon)
         schedule.save(options["output"], points=points, overwrite=options["force"])
+    page = current_page()
     baselines = []
-    if options["plot"] or not options["as_json"]:
+    if options["plot"] or not options["as_json"] or (page is not None and page.draws):
         from optsched.studies.compare.baselines import best_baselines
 
         baselines = best_baselines(solution.problem.plain)
-    if options["plot"]:
+
+    def figure() -> Any:
         from optsched.plots.solution import plot_solution
 
-        save_figure(plot_solution(solution, baselines), options["plot"], options["force"])
-    if options["as_json"]:
-        print_json((chosen or solution).summary() | rounded)
-    else:
+        return plot_solution(solution, baselines)
+
+    def report() -> None:
         from optsched.commands.report import solution_report
 
         files = options["output"], options["plot"]
         solution_report(solution, baselines, *files, chosen=chosen, rounded=rounded)
+        if page is not None:
+            page.add_lines([f"not checked: {text}" for text in solution.certificate.not_checked])
+
+    draw(figure, options["plot"], options["force"])
+    tell(options["as_json"], (chosen or solution).summary() | rounded, report)
 
 
 def _rounded(solution: Any, sizes: list[int] | None, given: Any) -> tuple[Any, dict[str, Any]]:

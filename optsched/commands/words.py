@@ -42,7 +42,7 @@ THEMES = {
     "Format": "format momentum-as every checkpoints",
     "Precision": "dtype weight-rms update-rms update lost rate gradient-max",
     "Where it runs": "workers dask shard retry-failed",
-    "Output": "output points plot json force quiet",
+    "Output": "output points plot report json force quiet",
 }
 
 # Earlier spellings, which all still work: of every command that has the word, and of one command.

@@ -42,7 +42,7 @@ def explore(port: float, no_browser: bool) -> None:
         ) from error
 
     def started(address: str) -> None:
-        print_lines(address, "Ctrl-C ends it")
+        click.echo(f"{address}\nCtrl-C ends it")  # also with --quiet, as nobody knows it else
         sys.stdout.flush()
         if not no_browser:
             webbrowser.open(address)
