@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from optsched.errors import BadLog
 from optsched.logs.formats.base import LogFormat
@@ -10,6 +11,8 @@ from optsched.logs.formats.file import File, parse_json
 from optsched.logs.formats.table import Table
 
 __all__ = ["JsonLines", "JsonValue"]
+
+RULES = ("next", "last", "mean")  # that a column rate_of may name
 
 
 class JsonLines(LogFormat):
@@ -29,12 +32,22 @@ class JsonLines(LogFormat):
 
     def read(self, file: File) -> list[Table]:
         """One table."""
-        rows = [
-            (i, parse_json(line, f"{file.path}: line {i}: ", "a JSON object a line"))
-            for i, line in enumerate(file.text.split("\n"), 1)
-            if line.strip()
-        ]
-        return [Table.of_rows(file.path, "JSON lines", rows)]
+        lines = file.text.split("\n")
+        rows = []
+        for i, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            expected = "a JSON object a line"
+            if i == len(lines) and i > 1:  # no newline ends it
+                expected += (
+                    "; it is the last line, and cut short: while a log is written, read it with"
+                    " optsched track or read_growing, which leave such a line out"
+                )
+            rows.append((i, parse_json(line, f"{file.path}: line {i}: ", expected)))
+        table = Table.of_rows(file.path, "JSON lines", rows)
+        said = {one for one in table.columns.get("rate_of", ()) if one is not None}
+        rule = said.pop() if len(said) == 1 else None
+        return [replace(table, rate_of=rule) if rule in RULES else table]
 
 
 class JsonValue(LogFormat):

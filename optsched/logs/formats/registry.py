@@ -17,7 +17,7 @@ from optsched.logs.formats.table import Table
 from optsched.logs.formats.text import TextLines
 from optsched.logs.formats.trainer import FactoryLines, TrainerState
 
-__all__ = ["FORMATS", "rates_beside", "read_tables"]
+__all__ = ["FORMATS", "rates_beside", "read_tables", "read_with"]
 
 # The first that recognises a file reads it.
 FORMATS: tuple[LogFormat, ...] = (
@@ -76,6 +76,11 @@ def read_tables(path: Path, own: LogFormat | None = None) -> list[Table]:
             "in the directories in it"
         )
     return [table for inner, one in pairs for table in _of_folder(inner, one, formats)]
+
+
+def read_with(file: File, own: LogFormat | None = None) -> list[Table]:
+    """Tables of a file that is opened already; ``own`` is asked first."""
+    return _read(file, _all(own))
 
 
 def rates_beside(path: Path, own: LogFormat | None = None) -> Path | None:
