@@ -22,6 +22,7 @@ SECTIONS = {
         "fit": (f"{HERE}.fit:fit", "Fit a law of the loss to the logs of pilot runs."),
         "predict": (f"{HERE}.predict:predict", "Predict the loss of schedules, with intervals."),
         "plan": (f"{HERE}.plan:plan", "The schedule of the least predicted loss."),
+        "track": (f"{HERE}.track:track", "A run beside its law: on track? Where will it end?"),
         "dashboard": (f"{HERE}.dashboard:dashboard", "What the log of a run warns of, on a page."),
         "export": (f"{HERE}.export:export", "A schedule as code for torch, optax, Keras, or csv."),
         "rules": (f"{HERE}.rules.group:rules", "Transfer, batch size, averaging, stability, ..."),

@@ -13,3 +13,4 @@ from .prediction import (
     compare as compare,
     predict as predict,
 )
+from .tracking.track import Track as Track, track as track
