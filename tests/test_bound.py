@@ -295,3 +295,18 @@ def test_ode() -> None:
                 state = expm(flow * time) @ state
             best = min(best, float(state[:-1].sum()))
     assert 0.7 * best < bound_of(problem, 1.1 * best, continuous=True) <= best
+
+
+@pytest.mark.parametrize("batch_size", [1.0, 1e2, 1e8, 1e12])
+@pytest.mark.parametrize("eta_max", [1.03, 1.57])
+@pytest.mark.parametrize("rate", [0.97, 0.99995])
+def test_one_mode_is_not_bounded_above_its_dip(
+    batch_size: float, eta_max: float, rate: float
+) -> None:
+    """The factor of a step has a minimum that is the narrower the larger the batch."""
+    problem = Problem(2, 2, 2, 1, batch_size, noise=0.0, eta_max=eta_max)
+    found = verify(problem, Schedule.from_array([min(rate, eta_max)] * 2))
+    # One mode without label noise: (1 - x)^2 + 2 x^2 / m, least at x = 1 / (1 + 2 / m).
+    x = min(1.0 / (1.0 + 2.0 / batch_size), eta_max)
+    best = ((1.0 - x) ** 2 + 2.0 * x**2 / batch_size) ** 2
+    assert 0.0 < found.lower_bound <= best * (1.0 + 1e-9)

@@ -68,7 +68,11 @@ def _running_max(x_max: Floats, batch_size: float, order: int) -> Floats:
     least 0, with :math:`r(x) = (1-x)^2 + x^2/m`.
     """
     top = max(float(np.max(x_max)), 1e-4)
-    grid = np.concatenate([[0.0], np.geomspace(1e-5, top, 4000)])
+    # r has its minimum in a dip that is the narrower the larger the batch.
+    vertex = batch_size / (1.0 + batch_size)
+    dip = vertex * (1.0 + np.linspace(-8.0, 8.0, 1601) / math.sqrt(1.0 + batch_size))
+    even = np.append(0.0, np.geomspace(1e-5, top, 4000))
+    grid = np.unique(np.append(even, dip[(dip > 1e-5) & (dip < top)]))
     x = grid[1:]
     rate = -np.log1p(-(2.0 * x - (1.0 + 1.0 / batch_size) * x**2))
     value = rate / (2.0 * x) if order == 1 else (rate - 2.0 * x) / (2.0 * x**2)
