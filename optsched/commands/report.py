@@ -83,6 +83,7 @@ def solution_report(
             f"{kind}, the best from {len(proof.starts)} starts;"
             f" lowest curvature {proof.curvature:+.1e} of the largest"
         )
+        print_lines(*batch_words(problem, proof.lower_bound, proof.certified_gap))
         print_lines(*floor_words(proof.floor, solution.excess_loss))
     print_lines(
         f"KKT residual {proof.kkt_residual:.1e}; replay {proof.replayed}"
@@ -98,6 +99,18 @@ def solution_report(
     for path in (output, plot):
         if path:
             print_lines(f"wrote {path}")
+
+
+def batch_words(problem: Problem, bound: float, gap: float | None) -> list[str]:
+    """What no schedule of rate and batch size with as many samples can pass, where it is known."""
+    if bound <= 0.0:
+        return []
+    rates = (
+        f"at the rate {problem.eta_top:.6g}" if problem.rate_held else "of rates and batch sizes"
+    )
+    most = "" if problem.rate_held else f" with rates up to {problem.eta_top:.6g}"
+    within = "" if gap is None else f": certified within {100 * gap:.2g} % of optimal"
+    return [f"no schedule {rates}{most} is below {bound:.6g} with these samples{within}"]
 
 
 def floor_words(floor: float, excess_loss: float) -> list[str]:
@@ -154,7 +167,10 @@ def verification_report(result: Verification, file: str) -> None:
     for line in result.violations:
         print_lines(f"breaks a constraint: {spoken(line)}")
     if not problem.rate_only:
-        print_lines("no lower bound is known for schedules of this problem")
+        if result.lower_bound > 0.0:
+            print_lines(*batch_words(problem, result.lower_bound, result.gap))
+        else:
+            print_lines("no lower bound is known for schedules of this problem")
         print_lines(*floor_words(result.floor, played.excess_loss))
     elif result.gap is None:
         print_lines(

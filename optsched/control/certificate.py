@@ -12,10 +12,20 @@ from optsched.arrays import Floats
 from optsched.control.bounds.along import sum_bound
 from optsched.control.bounds.certified import certified_bound
 from optsched.control.bounds.floor import label_floor, mean_batch
+from optsched.control.bounds.samples import sample_bound
 from optsched.control.problem import Problem
 from optsched.model.replay import Replay
+from optsched.optimisers.momentum import is_plain
 
-__all__ = ["UNDERFLOW", "UNREFINED", "Certificate", "global_bound", "global_floor", "kkt_residual"]
+__all__ = [
+    "UNDERFLOW",
+    "UNREFINED",
+    "Certificate",
+    "bounds_batches",
+    "global_bound",
+    "global_floor",
+    "kkt_residual",
+]
 
 
 # A loss this small is lost to rounding on its way out: nothing is left to optimise.
@@ -32,8 +42,9 @@ class Certificate:
     ----------
     lower_bound : float
         Value of the objective that no schedule with ``0 <= eta <= eta_top`` and T steps can beat
-        on the exact recursion of plain SGD (`optsched.control.bounds.certified`, and for several
-        steps `optsched.control.bounds.along`); 0 where none is known.
+        on the exact recursion of plain SGD (`optsched.control.bounds.certified`, for several steps
+        `optsched.control.bounds.along`, and for rate and batch size with as many samples
+        `optsched.control.bounds.samples`); 0 where none is known.
     certified_gap : float
         ``value / lower_bound - 1``: the optimum is at most this much better, relatively.
     floor : float
@@ -106,14 +117,33 @@ def global_bound(problem: Problem, played: Replay, target: float) -> float:
     Returns
     -------
     float
-        0 where none is known: for any other dynamics than that of plain SGD with its rate alone.
+        0 where none is known: for any other optimiser than plain SGD.
     """
-    if not (problem.rate_only and played.excess_loss >= LEAST_BOUNDED):
+    if not played.excess_loss >= LEAST_BOUNDED:
+        return 0.0
+    if bounds_batches(problem):
+        assert problem.samples is not None
+        found = sample_bound(
+            problem.modes,
+            problem.noise**2,
+            problem.eta_top,
+            problem.horizon,
+            problem.samples,
+            held=problem.rate_held,
+        )
+        return max(found, global_floor(problem))
+    if not problem.rate_only:
         return 0.0
     given = problem.modes, problem.batch_size, problem.noise**2, problem.eta_top
     if problem.terms.final:
         return certified_bound(*given, problem.horizon, played.excess_loss, target=target).value
     return sum_bound(problem.terms, *given, played.steps, played.excess_curve, target)
+
+
+def bounds_batches(problem: Problem) -> bool:
+    """Whether the bound of a problem is that of batch sizes with as many samples."""
+    plain = not problem.foreign and is_plain(problem.optimiser) and problem.terms.final
+    return plain and "batch_size" in problem.controls
 
 
 def global_floor(problem: Problem, samples: float | None = None) -> float:

@@ -83,7 +83,8 @@ def _certificate(stage: Stage, played: Replay, gap: float) -> Certificate:
     if played.error > 0.0:
         missing.append(f"replay was {played.how}: estimated relative error {played.error:.1e}")
     if not problem.rate_only:
-        missing.append("global optimality: the best of several local searches, without a bound")
+        room = "and the lower bound leaves room" if bound > 0.0 else "without a bound"
+        missing.append(f"global optimality: the best of several local searches, {room}")
         missing.append("schedules that are not linear between the nodes on the log clock")
     elif bound == 0.0 and not tiny:
         missing.append("the lower bound, as losses this small underflow on the way to it")

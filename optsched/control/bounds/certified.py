@@ -61,7 +61,7 @@ class CertifiedBound:
     cells: int
 
 
-def _running_max(x_max: Floats, batch_size: float, order: int) -> Floats:
+def running_max(x_max: Floats, batch_size: float, order: int) -> Floats:
     r"""Running maximum over (0, x_max] of how much faster a step decays than e^{-2x}.
 
     order 1: :math:`-\log r(x) / 2x`, at least 1; order 2: :math:`(-\log r(x) - 2x) / 2x^2`, at
@@ -85,13 +85,13 @@ def _running_max(x_max: Floats, batch_size: float, order: int) -> Floats:
 
 
 class _Convexity:
-    """`_running_max` of order 2 on a fixed grid, looked up without a search."""
+    """`running_max` of order 2 on a fixed grid, looked up without a search."""
 
     def __init__(self, top: float, batch_size: float) -> None:
         self.low = 1e-5
         self.step = math.log(max(top, 1e-4) / self.low) / 3000
         grid = self.low * np.exp(self.step * np.arange(3001))
-        self.value = _running_max(grid, batch_size, 2)
+        self.value = running_max(grid, batch_size, 2)
 
     def __call__(self, x: Floats) -> Floats:
         # The next entry but for rounding, which goes up as well.
@@ -118,7 +118,7 @@ class _Relaxed:
         self.case, self.top = case, float(lam.max())
         fast = 1e-3 / self.top
         span = fast, 2.0 * (case.longest + fast)
-        quick = lam * _running_max(case.eta_max * lam, case.batch_size, 1)
+        quick = lam * running_max(case.eta_max * lam, case.batch_size, 1)
         self.bias = LogTable(quick, case.modes.mu, *span)
         self.kernel_quick = LogTable(quick, nu, *span)
         self.kernel_plain = LogTable(lam, nu, *span)

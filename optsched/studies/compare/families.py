@@ -127,7 +127,9 @@ class Comparison(Brief):
         if self.optimum.excess_loss < UNDERFLOW:
             told.append("the optimal loss underflows: regrets have no meaning")
         if not self.problem.rate_only:
-            told.append("the optimum is the best local one found: no lower bound is known for it")
+            told.append("the optimum is the best local one found")
+            if self.optimum.certificate.lower_bound == 0.0:
+                told[-1] += ": no lower bound is known for it"
         if self.restarted is not None:
             told.append(
                 f"{self.restarted} beat the first solve, a local optimum; the one shown was found"
