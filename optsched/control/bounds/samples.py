@@ -1,9 +1,9 @@
 r"""A lower bound for rate and batch size together, at a fixed number of samples.
 
-In intrinsic time :math:`\tau = \sum \eta_t` the noise of a step enters through :math:`q = \eta/m`, its
-rate per sample, and a step spends :math:`m = \eta/q` samples. With :math:`q` in place of the rate
-and the number of samples D in place of the number of steps, rate and batch size relax to the rate
-alone at a batch size of 1:
+In intrinsic time :math:`\tau = \sum \eta_t` the noise of a step enters through
+:math:`q = \eta/m`, its rate per sample, and a step spends :math:`m = \eta/q` samples. With q in
+place of the rate and the number of samples D in place of the number of steps, rate and batch size
+relax to the rate alone at a batch size of 1:
 
 .. math:: E \ge \min_{\tau_f \le \eta_{max} T} \Big[ F(\tau_f) + \min_{0 < q \le \eta_{max}}
    \int_0^{\tau_f} K(\tau_f - u)\, q(u)\, L_{low}(u)\, du \Big] , \qquad
