@@ -135,7 +135,9 @@ class ExcessAt(Objective):
 
 
 def find_objective(given: Any) -> Objective:
-    """An objective, from itself or in words: ``final``, ``mean`` or ``STEP:WEIGHT,...``.
+    """An objective, from itself, a dict of weights by steps, or in words.
+
+    Words are ``final``, ``mean`` or ``STEP:WEIGHT,...``.
 
     Raises
     ------
@@ -144,6 +146,8 @@ def find_objective(given: Any) -> Objective:
     """
     if isinstance(given, Objective):
         return given
+    if isinstance(given, Mapping):
+        return ExcessAt(given)
     allowed = "final, mean or STEP:WEIGHT,... such as 1000:1,3000:1"
     if given in ("final", "mean"):
         return FinalExcess() if given == "final" else MeanExcess()

@@ -360,3 +360,15 @@ def test_dataclasses_can_be_optimisers_with_helpers(noisy: Solution) -> None:
     assert dataclasses.replace(NoisySGD(0.5), power=0.1) == NoisySGD(0.1)
     played = replay(noisy.problem.spectrum, noisy.problem.dynamics, noisy.schedule)
     assert played.excess_loss == noisy.excess_loss
+
+
+def test_a_spectrum_is_a_spectrum() -> None:
+    for given in (np.array([1.0, 0.5]), [1.0, 0.5], "power", PowerLawSpectrum):
+        with pytest.raises(InvalidProblem, match=r"spectrum.*TabulatedSpectrum"):
+            Problem(horizon=30, spectrum=given)  # type: ignore[arg-type]
+
+
+def test_an_objective_by_steps_is_the_same_in_words() -> None:
+    assert small(objective={20: 1, 60: 2}).terms == small(objective="20:1,60:2").terms
+    with pytest.raises(InvalidProblem, match="objective"):
+        small(objective={20: -1.0, 60: 2.0})

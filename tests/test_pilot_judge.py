@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from optsched import InvalidProblem, Schedule, cli
+from optsched import BadPart, InvalidProblem, Schedule, cli
+from optsched.arrays import Floats
 from optsched.logs import Run
 from optsched.pilot import Fit, compare, fit, held_out, load_fit, plan, predict, save_fit
 from optsched.pilot.fitting import early_rows
@@ -309,3 +310,51 @@ def test_a_schedule_of_rate_0_is_predicted() -> None:
     found = spread_fit("fsl-norm")
     told = predict(found, Schedule.from_array(np.zeros(5000)), [5000])
     assert np.isfinite([told.loss[0], told.lower[0], told.upper[0]]).all()
+
+
+class Short(Law):
+    """Three parameters, no priors, and nothing of our names but the level."""
+
+    parameters = ("level", "log_a", "s")
+    low, high = np.array([0.0, -20.0, 0.05]), np.array([20.0, 10.0, 2.0])
+
+    def curve(self, theta: Floats, pieces: Any) -> Floats:
+        clock = np.append(0.0, np.cumsum(pieces.mean(1.0) * pieces.length))
+        return theta[0] + np.exp(theta[1]) * clock[pieces.observed] ** -theta[2]
+
+
+def _falling() -> Run:
+    steps = np.arange(100, 3001, 100)
+    loss = np.array(2.0 + 3.0 * (1e-3 * steps) ** -0.4, np.float64)
+    return Run("falling", steps, loss, Schedule.from_array(np.full(3000, 1e-3)))
+
+
+def test_a_law_of_three_parameters_without_priors() -> None:
+    found = fit([_falling()], Short(), members=0)
+    assert found.law.name == "Short" and found.misfit < 1e-3
+    assert found.parameters["level"][0] == pytest.approx(2.0, abs=0.02)
+    assert found.parameters["s"][0] == pytest.approx(0.4, abs=0.02)
+
+
+def test_a_law_is_known_by_its_name() -> None:
+    assert fit([_falling()], "fsl", members=0).law.name == "fsl"
+    for bad in ("ohm", Short, 3, None.__class__):
+        with pytest.raises(InvalidProblem, match="law"):
+            fit([_falling()], bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"curve": lambda self, theta, pieces: np.ones(3)}, "curve.*must have shape"),
+        ({"curve": lambda self, theta, pieces: pieces.observed * np.nan}, "curve.*no NaN"),
+        ({"low": np.zeros(2)}, "low and high must be numbers"),
+        ({"high": np.full(3, -30.0)}, "low < high"),
+        ({"parameters": ("log_a", "s", "q")}, "level among them"),
+        ({"parameters": ("level", "s", "s")}, "different names"),
+    ],
+)
+def test_a_law_that_breaks_a_rule_is_told_which(changes: dict[str, Any], rule: str) -> None:
+    broken = type("Broken", (Short,), changes)
+    with pytest.raises(BadPart, match=f"law Broken.*{rule}|law Short.*{rule}"):
+        fit([_falling()], broken())

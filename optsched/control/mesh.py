@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from optsched.control.bounds.geodesic import Geodesic
 from optsched.model.grading import padded
 
-__all__ = ["StepMesh", "graded_mesh", "joined_mesh", "log_clock", "log_mesh", "split_mesh"]
+__all__ = [
+    "StepMesh",
+    "graded_mesh",
+    "joined_clock",
+    "joined_mesh",
+    "log_clock",
+    "log_mesh",
+    "node_places",
+    "split_mesh",
+]
+
+FEWEST = 8  # knots of a stretch between two corners, if it has so many steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,19 +148,67 @@ def log_clock(t: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
     return np.log1p(t / 2.0) - np.log1p((horizon - 1.0 - t) / 2.0)
 
 
-def log_mesh(horizon: int, knots: int, warmup: int = 0) -> StepMesh:
-    """Mesh with up to ``knots`` knots, even on the log clock; all steps if the horizon is short.
+def joined_clock(t: NDArray[np.float64], corners: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`log_clock` of every stretch between two corners, one after the other with 1 between.
+
+    Parameters
+    ----------
+    t : numpy.ndarray
+        Steps, from 0 to below the last corner.
+    corners : numpy.ndarray of int64, shape (s + 1,)
+        Numbers of steps done at which a stretch ends and the next begins, 0 and T among them.
+    """
+    lengths = np.diff(corners)
+    halves = np.log1p((lengths - 1.0) / 2.0)
+    middle = np.append(0.0, np.cumsum(halves[:-1] + halves[1:] + 1.0))
+    here = np.clip(np.searchsorted(corners, t, side="right") - 1, 0, len(lengths) - 1)
+    return middle[here] + log_clock(t - corners[here], lengths[here])  # type: ignore[arg-type]
+
+
+def node_places(corners: NDArray[np.int64], count: int) -> list[NDArray[np.float64]]:
+    """Places on the `joined_clock` of ``count`` nodes or more, even in every stretch.
+
+    A stretch has its ends among them, so that a control may jump from one to the next.
+    """
+    lengths = np.diff(corners)
+    each = max(3, -(-2 * count // (len(lengths) + 1))) if len(lengths) > 1 else count
+    ends = np.stack([corners[:-1], corners[1:] - 1]).astype(float)
+    first, last = joined_clock(ends, corners)
+    return [
+        np.linspace(a, b, min(each, int(n))) for a, b, n in zip(first, last, lengths, strict=True)
+    ]
+
+
+def log_mesh(
+    horizon: int, knots: int, warmup: int = 0, corners: NDArray[np.int64] | None = None
+) -> StepMesh:
+    """Mesh with about ``knots`` knots, even on the log clock; all steps if the horizon is short.
 
     Every block has a power of two of steps, so that its map is that of a step doubled again and
-    again, and halves of blocks are such blocks too.
+    again, and halves of blocks are such blocks too. Between corners every stretch is such a mesh
+    of its own.
     """
     if horizon <= knots:
         return _with_warmup(np.arange(horizon), horizon, warmup)
+    corners = np.array([0, horizon]) if corners is None else corners
+    lengths = np.diff(corners)
+    each = max(FEWEST, 2 * knots // (len(lengths) + 1)) if len(lengths) > 1 else knots
+    steps = [
+        first + _stretch(int(n), each, min(max(warmup - int(first), 0), int(n) - 1))
+        for first, n in zip(corners, lengths, strict=False)
+    ]
+    return _with_warmup(np.concatenate(steps), horizon, warmup)
+
+
+def _stretch(horizon: int, knots: int, warmup: int) -> NDArray[np.int64]:
+    """Knots of a run of its own, ``knots`` of them at most."""
+    if horizon <= knots:
+        return np.arange(horizon)
     for target in range(knots, 0, -4):
         steps = _doubling_steps(horizon, target, warmup)
         if len(steps) <= knots:
             break
-    return _with_warmup(np.array(steps), horizon, warmup)  # pyright: ignore[reportPossiblyUnboundVariable]
+    return np.array(steps)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _doubling_steps(horizon: int, knots: int, warmup: int) -> list[int]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from optsched.arrays import Ints
 from optsched.checks import is_number
 from optsched.controls import control_names
 from optsched.errors import InvalidProblem
@@ -16,7 +19,12 @@ from optsched.model.dynamics import Dynamics
 from optsched.model.spectrum import Modes, PowerLawSpectrum, Spectrum
 from optsched.objectives import FinalExcess, Objective, Terms, find_objective
 from optsched.optimisers.base import Limit, Optimiser, Setting
-from optsched.optimisers.contract import check_dynamics, checked_limit, checked_values
+from optsched.optimisers.contract import (
+    check_dynamics,
+    checked_limit,
+    checked_values,
+    switch_steps,
+)
 from optsched.optimisers.momentum import SGD, from_keywords, is_plain, keywords
 
 __all__ = ["Problem"]
@@ -32,6 +40,8 @@ BEYOND = 100.0  # stability limits: higher rates are neither searched nor bounde
 JOINT_NODES = 4  # a bin of eigenvalues, good to 1e-4: the replay runs all of them anyway
 NO_NOISE = 1e15  # a batch size
 FINAL = FinalExcess()
+MOST_CORNERS = 4096  # every one is a knot of the mesh
+MOST_JUMPS = 12  # corners, each with nodes of its own on both sides
 MAX_EXPONENT = 50.0  # steeper power laws are one mode and nothing else
 
 
@@ -99,10 +109,10 @@ class Problem:
         Any optimiser, in place of ``momentum``, ``beta``, ``nu``, ``ema`` and ``weight_decay``,
         which are short for one of the library's own and say what that one is.
 
-    objective : Objective or str
+    objective : Objective, dict or str
         What is minimised in place of the excess loss after T steps: a weighted sum of the excess
         losses at several steps, or their mean. Also in words: ``final``, ``mean``,
-        ``STEP:WEIGHT,...``.
+        ``STEP:WEIGHT,...``, or as a dict of weights by steps.
 
     Raises
     ------
@@ -131,7 +141,7 @@ class Problem:
     ema: float | None = None
     weight_decay: float = 0.0
     optimiser: Optimiser = None  # type: ignore[assignment]
-    objective: Objective | str = FINAL
+    objective: Objective | Mapping[int, float] | str = FINAL
     _default_cap: bool = field(init=False, repr=False, compare=False, default=True)
 
     def _put(self, name: str, value: Any) -> None:
@@ -169,6 +179,9 @@ class Problem:
                 self._check("features", rule, lambda x: x >= 1, whole=True)
             self._put("spectrum", PowerLawSpectrum(self.a, self.b, self.features))  # type: ignore[arg-type]
             return
+        if not isinstance(self.spectrum, Spectrum):
+            allowed = "a Spectrum, such as TabulatedSpectrum(eigenvalues, target)"
+            raise InvalidProblem("spectrum", self.spectrum, allowed)
         own = isinstance(self.spectrum, PowerLawSpectrum)
         for name in ("a", "b"):
             given = getattr(self, name)
@@ -203,6 +216,7 @@ class Problem:
         if self.foreign:
             checked_values(self.optimiser, self.controls)
             check_dynamics(self.part, self.dynamics, self._given)
+            switch_steps(self.part, self.dynamics, self.horizon)
 
     def _check_samples(self) -> None:
         if "batch_size" not in self.controls:
@@ -236,9 +250,9 @@ class Problem:
             self._check("max_change", "a number > 0", lambda x: x > 0.0)
         for name in ("warmup", "eta_min", "max_change"):
             self._refuse_where_unknown(name)
-        if len(self.terms.corners) > 2 and not self.rate_only:
-            allowed = "final, mean, or smooth weights, unless for the rate of plain SGD alone"
-            raise InvalidProblem("objective", self.terms.objective.name, allowed)
+        if len(self.corners) > MOST_CORNERS:
+            allowed = f"so few that objective and {self.part} name at most {MOST_CORNERS} steps"
+            raise InvalidProblem("horizon", self.horizon, allowed)
 
     def _refuse_where_unknown(self, name: str) -> None:
         """Constraints of the rate that the joint solver does not keep."""
@@ -278,6 +292,20 @@ class Problem:
     def terms(self) -> Terms:
         """The objective at the horizon."""
         return Terms.of(find_objective(self.objective), self.horizon)
+
+    @cached_property
+    def corners(self) -> Ints:
+        """Numbers of steps done, 0 and T among them, at which a mesh has to have a knot."""
+        own = self.terms.corners
+        if not self.foreign:  # what the library knows never changes its rule
+            return own
+        return np.union1d(own, switch_steps(self.part, self.dynamics, self.horizon))
+
+    @property
+    def jumps(self) -> Ints:
+        """Those of the `corners` at which schedules may jump; of very many none."""
+        few = len(self.corners) <= MOST_JUMPS
+        return self.corners if few else np.array([0, self.horizon])
 
     @property
     def rate_held(self) -> bool:

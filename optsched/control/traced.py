@@ -17,7 +17,7 @@ from optsched.arrays import Floats
 from optsched.control.goal import Audit
 from optsched.control.mesh import StepMesh
 from optsched.control.variables import FreeRates, Variables
-from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks
+from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, knot_blocks, timed
 from optsched.model.propagate import Path, advance, block_maps, chain, in_bundles
 from optsched.model.spectrum import Modes
 from optsched.numerics import jax_settings
@@ -102,7 +102,8 @@ class TracedObjective:
         self.smoothing = smoothing
         self.modes = modes.padded()
         n, pad = len(mesh.steps), mesh.padded - len(mesh.steps)
-        length = np.diff(np.append(mesh.steps, np.full(pad + 1, mesh.horizon))).astype(float)
+        self._edges = np.append(mesh.steps, np.full(pad + 1, mesh.horizon)).astype(float)
+        length = np.diff(self._edges)
         self.dynamics = dynamics.for_blocks(length)
         with jax_settings():
             self._modes = Modes(*(jnp.asarray(column) for column in self.modes))  # type: ignore[arg-type]
@@ -123,7 +124,8 @@ class TracedObjective:
         return {name: v[: len(self.mesh.steps)] for name, v in self.variables.knots(x).items()}
 
     def _blocks(self, x: Floats) -> Blocks:
-        return knot_blocks(self._length, self.variables.knots(x))  # type: ignore[arg-type]
+        knots = timed(self.dynamics, self.variables.knots(x), self._edges)
+        return knot_blocks(self._length, knots)  # type: ignore[arg-type]
 
     def _maps(self, blocks: Blocks) -> BlockMaps:
         return in_bundles(partial(block_maps, self.dynamics, self._modes), blocks)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from optsched.model.unrolled import Matrix, Vector
 
-__all__ = ["SGDDynamics", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks"]
+__all__ = ["SGDDynamics", "BlockMaps", "Blocks", "Controls", "Dynamics", "knot_blocks", "timed"]
 
 Controls = dict[str, Any]  # arrays of NumPy or JAX
 
@@ -60,6 +61,11 @@ def knot_blocks(count: Array, knots: Controls) -> Blocks:
     return Blocks(count, first, {name: value[1:] for name, value in knots.items()})
 
 
+def timed(dynamics: Dynamics, knots: Controls, steps: Any) -> Controls:
+    """Controls at knots, with the numbers of steps done there if the dynamics takes them."""
+    return {**knots, "step": steps} if "step" in dynamics.takes else knots
+
+
 class BlockMaps(NamedTuple):
     r"""Linear maps of a block of steps, given the loss at its start, middle and end.
 
@@ -81,7 +87,7 @@ class Dynamics(abc.ABC):
     """
 
     sigma2: Array | float
-    # Controls that the step takes.
+    # Controls that the step takes; with "step" also the number of steps that were done before it.
     takes: ClassVar[tuple[str, ...]] = ("eta", "batch_size")
     # Feedback of a block's noise on itself from which its quadratic loss is not believed.
     max_gain: ClassVar[float] = math.inf
@@ -97,6 +103,15 @@ class Dynamics(abc.ABC):
     def feedback(self, modes: Modes) -> Array:
         """Weights of the excess loss that the gradient noise sees, if it is another one."""
         return self.readout(modes)
+
+    def switches(self, horizon: int) -> Sequence[int]:
+        """Numbers of steps done at which its rule changes, for one that takes ``step``.
+
+        Between two of them what it gives is smooth in ``step``; blocks end at each, and so a
+        period, or a part that begins at some step, is exact. A step of another kind, which comes
+        after k steps, is between the switches k and k + 1.
+        """
+        return ()
 
     def for_blocks(self, lengths: NDArray[np.float64]) -> Dynamics:
         """The same dynamics, fit for blocks of so many steps."""

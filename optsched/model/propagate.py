@@ -17,7 +17,15 @@ from jax import Array
 
 from optsched.arrays import Floats, Ints
 from optsched.model import unrolled as entries
-from optsched.model.dynamics import BlockMaps, Blocks, Controls, Dynamics, SGDDynamics, knot_blocks
+from optsched.model.dynamics import (
+    BlockMaps,
+    Blocks,
+    Controls,
+    Dynamics,
+    SGDDynamics,
+    knot_blocks,
+    timed,
+)
 from optsched.model.grading import BUNDLE, Replayable, padded
 from optsched.model.spectrum import Modes
 from optsched.model.unrolled import add, times
@@ -202,6 +210,7 @@ def _by_step(
         stop = min(start + chunk, horizon)
         pad = (0, chunk - (stop - start))
         now = {n: np.pad(schedule.array(n, start, stop), pad, "edge") for n in schedule.controls}
+        now = timed(dynamics, now, np.arange(start, start + chunk, dtype=float))  # type: ignore[arg-type]
         real = np.arange(chunk) < stop - start
         x, h, e, b = _run_chunk(x, h, now, real, dynamics, modes)  # type: ignore[arg-type]
         here = keep[(keep > start) & (keep <= stop)] - start - 1
@@ -228,6 +237,7 @@ def _by_block(
     pad = padded(len(steps)) + 1 - len(steps)
     start = np.append(steps, np.full(pad, horizon)).astype(float)
     knots = {n: np.interp(start, schedule.steps, v) for n, v in schedule.controls.items()}
+    knots = timed(dynamics, knots, start)  # type: ignore[arg-type]
     length = np.diff(start)
     curves: tuple[list[Floats], list[Floats]] = ([], [])
     states = [dynamics.initial(modes)] * 2
@@ -254,11 +264,13 @@ def traced_curve(dynamics: Dynamics, modes: Modes, length: Floats, knots: Contro
     """Excess losses at the ends of blocks with the controls there, shape (n + 1,)."""
     with jax.enable_x64(True):
         modes = modes.padded()
+        knots = timed(dynamics, knots, np.append(0.0, np.cumsum(length)))
         maps = block_maps(dynamics, modes, knot_blocks(length, knots))  # type: ignore[arg-type]
         return np.asarray(run_chain(dynamics, modes, maps)[1])
 
 
 def traced_excess(dynamics: Dynamics, modes: Modes, length: Floats, knots: Controls) -> float:
     """Final excess loss over blocks with the controls at their ends."""
+    knots = timed(dynamics, knots, np.append(0.0, np.cumsum(length)))
     with jax_settings():
         return float(_final_excess(dynamics, modes.padded(), length, knots))  # type: ignore[arg-type]

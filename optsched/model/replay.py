@@ -193,7 +193,8 @@ def replay(
         modes = spectrum.modes(float(np.max(schedule.controls["eta"])) * horizon)
     every_mode = spectrum.size <= MAX_MODES
     blocks = _block_mesh(schedule) if horizon > max_steps else schedule.steps
-    blocks = np.union1d(blocks, terms.corners[:-1])
+    own = np.array(dynamics.switches(horizon), dtype=np.int64)
+    blocks = np.union1d(blocks, np.append(terms.corners[:-1], own[own < horizon]))
     # A schedule of unrelated step values has no blocks: it is run step by step at any horizon.
     dense = len(blocks) > MOST_BLOCKS
     if horizon <= max_steps or dense:

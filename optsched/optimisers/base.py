@@ -141,12 +141,19 @@ class Optimiser(abc.ABC):
     def limit(self, setting: Setting) -> Limit:
         """Largest stable constant rate.
 
-        By default that of `optsched.optimisers.limits.rate_limit`, found numerically.
+        By default that of `optsched.optimisers.limits.rate_limit`, found numerically. Where the
+        rule depends on the step, the least of those of the first step, the last one, and those
+        next to the first switches.
         """
         from optsched.optimisers.limits import rate_limit
 
-        held = self.values(setting.controls)
-        return Limit(rate_limit(self.dynamics(setting), setting.spectrum, held))
+        held, dynamics = self.values(setting.controls), self.dynamics(setting)
+        if "step" not in dynamics.takes:
+            return Limit(rate_limit(dynamics, setting.spectrum, held))
+        last = setting.horizon - 1
+        steps = {0, *(min(k, last) for k in list(dynamics.switches(setting.horizon))[:2]), last}
+        found = [rate_limit(dynamics, setting.spectrum, {**held, "step": k}) for k in steps]
+        return Limit(min(found))
 
     def reach(self, setting: Setting) -> float:
         """Largest rate that may be of use where the limit is not a hard one."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Floats, Ints
 from optsched.errors import BadPart
-from optsched.model.dynamics import BlockMaps, Blocks, Dynamics
+from optsched.model.dynamics import BlockMaps, Blocks, Dynamics, timed
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.numerics import jax_settings
 from optsched.optimisers.base import Limit, Optimiser, Setting
 
-__all__ = ["check_blocks", "check_dynamics", "checked_limit", "checked_values"]
+__all__ = ["check_blocks", "check_dynamics", "checked_limit", "checked_values", "switch_steps"]
 
 SAMPLE = 16  # modes that the rules are tried on
 SMALL = 1e-3  # a rate, in units of 1 / largest eigenvalue
@@ -30,8 +31,24 @@ def _sample(spectrum: Spectrum) -> Modes:
 
 def _controls(names: Sequence[str], setting: Setting) -> dict[str, float]:
     rate = SMALL / setting.spectrum.largest
-    known = {"eta": rate, "batch_size": setting.batch_size, **LIKE}
+    known = {"eta": rate, "batch_size": setting.batch_size, "step": 0.0, **LIKE}
     return {name: known[name] for name in names}
+
+
+def switch_steps(part: str, dynamics: Dynamics, horizon: int) -> Ints:
+    """`Dynamics.switches`, if they are numbers of steps."""
+    rule = f"switches({horizon}) must be whole numbers of steps, 0 to {horizon}"
+    given = dynamics.switches(horizon)
+    try:
+        found = np.asarray(given, float).reshape(-1)
+    except (TypeError, ValueError):
+        raise BadPart(part, rule, f"got {type(given).__name__}") from None
+    bad = found[~((found == np.floor(found)) & (found >= 0.0) & (found <= horizon))]
+    if len(bad):
+        raise BadPart(part, rule, f"got {bad[0]:g}")
+    if len(found) and "step" not in dynamics.takes:
+        raise BadPart(part, "dynamics that switch take step", f"takes is {dynamics.takes!r}")
+    return np.unique(found).astype(np.int64)
 
 
 def checked_values(optimiser: Optimiser, controls: Sequence[str]) -> dict[str, float]:
@@ -126,8 +143,10 @@ def _check_state(part: str, dynamics: Dynamics, modes: Modes) -> int:
 
 def _check_change(part: str, dynamics: Dynamics, modes: Modes, setting: Setting, size: int) -> None:
     """One step at a small rate, with every control that is taken and with the scheduled ones."""
-    for names in (setting.controls, dynamics.takes):
+    ends = (0.0, setting.horizon - 1.0) if "step" in dynamics.takes else (0.0,)
+    for names, step in product((setting.controls, dynamics.takes), ends):
         controls = {"eta": SMALL / setting.spectrum.largest} | _controls(names, setting)
+        controls = timed(dynamics, controls, step)
         change, source = dynamics.change(modes, controls)  # type: ignore[arg-type]
         rule = f"change() must give {size} x {size} entries C and {size} entries s, as initial()"
         rows = [len(row) for row in change]
@@ -153,7 +172,7 @@ def check_blocks(part: str, dynamics: Dynamics, setting: Setting) -> None:
     import jax.numpy as jnp
 
     modes, controls = _sample(setting.spectrum), _controls(setting.controls, setting)
-    held = {"eta": SMALL / setting.spectrum.largest} | controls
+    held = timed(dynamics, {"eta": SMALL / setting.spectrum.largest} | controls, 0.0)
     with jax_settings():
         length = jnp.asarray([1.0, 4.0, 0.0])
         knots = {name: jnp.full(3, value) for name, value in held.items()}

@@ -109,6 +109,8 @@ def rate_limit(
     """
     modes, unit = _modes(spectrum), 1.0 / spectrum.largest
     others = {name: value for name, value in (held or {}).items() if name in dynamics.takes}
+    if "step" in dynamics.takes:
+        others = {"step": 0.0, **others}
 
     def stable(rate: float) -> bool:
         return loss_gain(dynamics, modes, {**others, "eta": rate * unit}) < 1.0

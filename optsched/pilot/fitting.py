@@ -25,6 +25,7 @@ from optsched.pilot.halves import NO_SLIP, slip
 from optsched.pilot.identify import at_ends, ruled, unidentified
 from optsched.pilot.judge import judged
 from optsched.pilot.laws import Law, NormLaw
+from optsched.pilot.laws.contract import check_curve, checked_law
 from optsched.pilot.pieces import Scale, cut
 from optsched.pilot.search import ROWS, Data, ensemble, fit_one, scale_of
 from optsched.pilot.stated import stated
@@ -174,7 +175,7 @@ def _checked(runs: Sequence[Run]) -> list[Run]:
 
 def fit(
     runs: Sequence[Run],
-    law: Law | None = None,
+    law: Law | str | None = None,
     *,
     members: int = MEMBERS,
     seed: int = 0,
@@ -191,10 +192,10 @@ def fit(
     ----------
     runs : sequence of Run
         One or more; three with different schedules are a good start. Peak rates may differ.
-    law : Law, optional
-        The functional scaling law in rates over the norm of the weights if not given; see `LAWS`.
-        Of a law that has alternatives (a decay of the weights that is not known), the one that
-        describes the runs best.
+    law : Law or str, optional
+        A law, or the name of one of `LAWS`; the functional scaling law in rates over the norm of
+        the weights if not given. Of a law that has alternatives (a decay of the weights that is
+        not known), the one that describes the runs best.
     members : int
         Size of the ensemble that carries the uncertainty; 0 for none.
     seed : int
@@ -209,7 +210,9 @@ def fit(
     Raises
     ------
     InvalidProblem
-        No runs, what is none, or losses that are not from 1e-7 to 1e3.
+        No runs, what is none, or losses that are not from 1e-7 to 1e3; a law that is none.
+    BadPart
+        If a law of the user's breaks its contract, naming the rule.
     """
     runs = _checked(runs)
     members = whole("members", members, 0, 10_000)
@@ -219,10 +222,10 @@ def fit(
     scale = scale_of(thin, runs)
     data = [Data(cut(run.schedule, run.steps, scale), run.loss) for run in thin]
     finals = [float(run.loss[-1]) for run in runs]
-    told = stated(NormLaw() if law is None else law, runs)
-    tried = [
-        (fit_one(one.for_runs(scale, finals), data, start), one) for one in told.law.alternatives()
-    ]
+    told = stated(NormLaw() if law is None else checked_law(law), runs)
+    laws = [(one.for_runs(scale, finals), one) for one in told.law.alternatives()]
+    check_curve(laws[0][0], laws[0][0].starts()[0], data[0].pieces)
+    tried = [(fit_one(mine, data, start), one) for mine, one in laws]
     found, chosen = min(tried, key=lambda pair: pair[0].score)
     left_out = sum(len(run.steps) - len(kept.steps) for run, kept in zip(runs, late, strict=True))
     notes = [*found.law.assumptions(), *told.notes]

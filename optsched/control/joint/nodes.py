@@ -2,8 +2,9 @@
 
 The optimum of momentum and batch size is sought among schedules whose coordinates (`charts`) are
 linear between a few nodes, spread evenly on the *log clock*: log-time at the start, log-time-to-go
-at the end. The loss is propagated on a mesh that is finer than the nodes, so that no optimiser
-can exploit the propagation, and nodes are doubled from level to level.
+at the end, and so in every stretch between two corners, at which controls may jump. The loss is
+propagated on a mesh that is finer than the nodes, so that no optimiser can exploit the propagation,
+and nodes are doubled from level to level.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import math
 
 import numpy as np
 
-from optsched.arrays import Floats
-from optsched.control.mesh import StepMesh, log_clock
+from optsched.arrays import Floats, Ints
+from optsched.control.mesh import StepMesh, joined_clock, node_places
 from optsched.control.variables import Table, Variables
 from optsched.optimisers.coordinates import Chart
 
@@ -35,28 +36,43 @@ class ControlNodes(Variables):
     charts : sequence of Chart
         Which together give every control.
     count : int, optional
-        Number of nodes of every coordinate; a node at every knot if not given.
+        Number of nodes of every coordinate, more where there are corners; a node at every knot if
+        not given.
+    corners : numpy.ndarray of int64, optional
+        Numbers of steps done at which controls may jump, 0 and the horizon among them.
     """
 
-    def __init__(self, mesh: StepMesh, charts: list[Chart], count: int | None = None) -> None:
+    def __init__(
+        self,
+        mesh: StepMesh,
+        charts: list[Chart],
+        count: int | None = None,
+        corners: Ints | None = None,
+    ) -> None:
         self.mesh, self.charts = mesh, charts
+        self.corners = np.array([0, mesh.horizon]) if corners is None else corners
+        self.asked = count
         # Of every coordinate, whether it is the logarithm of a rate.
         self._rates = [name in chart.log_rates for chart in charts for name in chart.names]
         last = float(mesh.horizon - 1)
         if count is None:
-            self.places = log_clock(mesh.steps.astype(float), mesh.horizon)
+            stretches = [self._clock(mesh.steps.astype(float))]
         else:
-            first, end = log_clock(np.array([0.0, last]), mesh.horizon)
-            self.places = np.linspace(first, end, count)
+            stretches = node_places(self.corners, count)
+        self._stretches = [len(places) for places in stretches]
+        self.places = np.concatenate(stretches)
         self.count = len(self.places)
         pad = mesh.padded + 1 - len(mesh.steps)
         steps = np.append(mesh.steps, np.full(pad, mesh.steps[-1])).astype(float)
-        self._hats = _hats(log_clock(steps, mesh.horizon), self.places)
+        self._hats = _hats(self._clock(steps), self.places)
         # Rates of a warm-up follow the rate at its end.
         end = mesh.steps[np.searchsorted(mesh.source, mesh.source, side="right") - 1]
         after = np.append(np.where(mesh.source == 0, end, mesh.steps), np.full(pad, last))
-        self._rate_hats = _hats(log_clock(after.astype(float), mesh.horizon), self.places)
+        self._rate_hats = _hats(self._clock(after.astype(float)), self.places)
         self._log_scale = np.log(np.append(mesh.scale, np.ones(pad)))
+
+    def _clock(self, steps: Floats) -> Floats:
+        return joined_clock(steps, self.corners)
 
     @property
     def size(self) -> int:
@@ -114,7 +130,7 @@ class ControlNodes(Variables):
         controls : dict of numpy.ndarray, shape (knots,)
             At the knots of the mesh, without padding.
         """
-        clock = log_clock(self.mesh.steps.astype(float), self.mesh.horizon)
+        clock = self._clock(self.mesh.steps.astype(float))
         rows = [
             np.interp(self.places, clock, u)
             for chart in self.charts
@@ -125,8 +141,13 @@ class ControlNodes(Variables):
     def roughness(self, x: Floats) -> tuple[float, Floats, Floats]:
         # Second differences in units of a clock with as many nodes as the coarsest level has, so
         # that the weight means the same on every level.
-        scale = max(self.count - 1, 1) / 8.0
-        bend = np.diff(np.eye(self.count), 2, axis=0) * scale**1.5
+        ends = np.cumsum(self._stretches)
+        bend = np.concatenate(
+            [
+                np.diff(np.eye(self.count)[end - n : end], 2, axis=0) * (max(n - 1, 1) / 8.0) ** 1.5
+                for end, n in zip(ends, self._stretches, strict=True)
+            ]
+        )
         rows = x.reshape(-1, self.count)
         curve = rows @ bend.T
         slope = curve @ bend
@@ -138,8 +159,7 @@ class ControlNodes(Variables):
         shift = [math.log(0.5) if rate else 0.0 for rate in self._rates]
         return np.clip(x + np.repeat(shift, self.count), self.lower, self.upper)
 
-    def refine(self, x: Floats, count: int) -> tuple[ControlNodes, Floats]:
+    def moved(self, x: Floats, others: ControlNodes) -> Floats:
         """The same function on other nodes."""
-        finer = ControlNodes(self.mesh, self.charts, count)
-        rows = [np.interp(finer.places, self.places, row) for row in x.reshape(-1, self.count)]
-        return finer, np.concatenate(rows)
+        rows = [np.interp(others.places, self.places, row) for row in x.reshape(-1, self.count)]
+        return np.concatenate(rows)

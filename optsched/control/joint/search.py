@@ -52,7 +52,11 @@ def _charts(problem: Problem, mesh: StepMesh) -> list[Chart]:
 def control_nodes(problem: Problem, mesh: StepMesh, count: int | None) -> ControlNodes:
     """Free variables of a joint problem: ``count`` nodes a coordinate, or one at every knot."""
     count = None if count is None else min(count, problem.horizon)
-    return ControlNodes(mesh, _charts(problem, mesh), count)
+    return ControlNodes(mesh, _charts(problem, mesh), count, problem.jumps)
+
+
+def _first_mesh(problem: Problem) -> StepMesh:
+    return log_mesh(problem.horizon, KNOTS, problem.warmup, problem.corners)
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class _Solver:
 
     def coarse(self, problem: Problem, name: str, controls: Controls | Floats) -> _Found:
         """Search on the coarsest nodes, from controls at the knots or from variables."""
-        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        mesh = _first_mesh(problem)
         nodes = control_nodes(problem, mesh, LEVELS[0])
         x = nodes.fit(controls) if isinstance(controls, dict) else controls
         self.starts.append(name)
@@ -121,7 +125,7 @@ class _Solver:
 
     def many(self, problem: Problem, sgd: Schedule | None) -> _Found:
         """The best of all named starts."""
-        mesh = log_mesh(problem.horizon, KNOTS, problem.warmup)
+        mesh = _first_mesh(problem)
         starts = named_starts(problem, mesh.steps.astype(float), sgd)
         found = [self.coarse(problem, name, start) for name, start in starts.items()]
         return min(found, key=lambda one: one.value)
@@ -165,7 +169,7 @@ class _Solver:
         """Carry on with other nodes and another mesh."""
         problem = found.task.problem
         nodes = control_nodes(problem, mesh, LEVELS[level])
-        _, x = found.nodes.refine(found.x, nodes.count)
+        x = found.nodes.moved(found.x, nodes)
         return self.run(problem, mesh, nodes, x, tol, smoothing)
 
     def refined(self, found: _Found) -> StepMesh:
@@ -176,7 +180,7 @@ class _Solver:
             if not errors.sum() > MESH_TOL:
                 break
             mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
-            nodes = control_nodes(problem, mesh, found.nodes.count)
+            nodes = control_nodes(problem, mesh, found.nodes.asked)
             objective = TracedObjective(
                 problem.dynamics, problem.modes, mesh, nodes, terms=problem.terms
             )
@@ -201,10 +205,10 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def _horizons(horizon: int) -> list[int]:
-    """Horizons of the continuation, the last one first."""
-    out = [horizon]
-    while out[-1] > SHORT:
+def _horizons(problem: Problem) -> list[int]:
+    """Horizons of the continuation, the last one first; none where steps have names."""
+    out = [problem.horizon]
+    while out[-1] > SHORT and len(problem.corners) == 2:
         out.append(-(-out[-1] // FACTOR))
     return out
 
@@ -255,11 +259,11 @@ def optimise_joint(
     """
     solver = _Solver(method)
     if initial is not None:
-        steps = log_mesh(problem.horizon, KNOTS, problem.warmup).steps
+        steps = _first_mesh(problem).steps
         given = {name: np.asarray(initial(steps, name)) for name in initial.controls}
         best = solver.coarse(problem, "initial", completed(problem, given, len(steps)))
     else:
-        horizons = _horizons(problem.horizon)
+        horizons = _horizons(problem)
         short = _shortened(problem, horizons[-1])
         best = solver.many(short, optima.schedule(short))
         for horizon in reversed(horizons[:-1]):
@@ -276,13 +280,12 @@ def from_plain(problem: Problem, method: Method, plain: Schedule, tol: float) ->
     more: here every knot of the given schedule is a node.
     """
     solver = _Solver(method)
-    mesh = StepMesh(
-        plain.steps, plain.horizon, np.arange(len(plain.steps)), np.ones(len(plain.steps))
-    )
+    steps = np.union1d(plain.steps, problem.corners[:-1])
+    mesh = StepMesh(steps, plain.horizon, np.arange(len(steps)), np.ones(len(steps)))
     if problem.warmup:
-        mesh = split_mesh(mesh, np.zeros(len(plain.steps), bool), problem.warmup)
+        mesh = split_mesh(mesh, np.zeros(len(steps), bool), problem.warmup)
     nodes = control_nodes(problem, mesh, None)
-    eta, others = plain.controls["eta"], problem.optimiser.plain(problem.controls) or {}
+    eta, others = np.asarray(plain(steps), float), problem.optimiser.plain(problem.controls) or {}
     own = {name: np.full(len(eta), value) for name, value in others.items()}
     x = nodes.fit(completed(problem, {"eta": eta} | own, len(eta)))
     solver.starts.append("rate alone")

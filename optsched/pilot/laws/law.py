@@ -57,7 +57,7 @@ class Law(abc.ABC):
     ----------
     name : str
     priors : mapping of str to Prior
-        Of any parameters; the others are free within their range.
+        Of any parameters; the others are free within their range. None, if not given.
     parameters : tuple of str
         Names, in the order of ``theta``; ``level`` is one of them.
     low, high : numpy.ndarray, shape (p,)
@@ -76,6 +76,15 @@ class Law(abc.ABC):
     high: ClassVar[Floats]
     linear: ClassVar[tuple[str, ...]] = ("level", "log_bias", "log_noise")
     plannable: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        said = vars(cls).get("__annotations__", {})
+        for name, usual in (("name", cls.__name__), ("priors", {})):
+            if name not in said and not hasattr(cls, name):
+                setattr(cls, name, usual)
+        if "linear" not in vars(cls) and hasattr(cls, "parameters"):
+            cls.linear = tuple(name for name in Law.linear if name in cls.parameters)
 
     @property
     def carries(self) -> bool:

@@ -67,6 +67,8 @@ class Curve:
     ) -> None:
         self.low, self.high, self.modes = low, high, modes
         horizon, steps = unit.horizon, shape_blocks(unit)
+        own = np.array(dynamics.switches(horizon), dtype=np.int64)
+        steps = np.union1d(steps, own[own < horizon])
         self.sum: KnotSum | None = None
         if terms is not None and not terms.final:
             steps = np.union1d(steps, terms.corners[:-1])
