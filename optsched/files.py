@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from optsched.errors import BadFile
 
@@ -21,6 +24,7 @@ __all__ = [
     "check_suffix",
     "check_writable",
     "read_bytes",
+    "read_rows",
 ]
 
 SUFFIXES = (".npz", ".csv", ".json")
@@ -28,6 +32,7 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 MOST_BYTES = 500_000_000  # of a file that is read
 
 PathLike = str | os.PathLike[str]
+Row = dict[str, Any]
 
 
 def check_writable(
@@ -172,3 +177,44 @@ def read_bytes(path: Path, most: int = MOST_BYTES, *, error: type[BadFile] = Bad
     if len(raw) > most:
         raise error(f"{path}: has more than {most:,} bytes, expected {most:,} at most")
     return raw
+
+
+def read_rows(path: PathLike, numbers: Sequence[str], *, texts: Sequence[str] = ()) -> list[Row]:
+    """Rows of a csv with a header, the named columns of each; others are ignored.
+
+    Parameters
+    ----------
+    path : path-like
+    numbers : sequence of str
+        Columns that hold numbers.
+    texts : sequence of str
+        Columns that are left as text.
+
+    Returns
+    -------
+    list of dict
+        A row each, in the order of the file.
+
+    Raises
+    ------
+    BadFile
+        Naming the file, the line and what was expected.
+    """
+    raw = read_bytes(Path(path))
+    wanted = [*texts, *numbers]
+    rows: list[Row] = []
+    try:
+        reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        missing = [name for name in wanted if name not in (reader.fieldnames or ())]
+        if missing:
+            raise BadFile(f"{path}: no column {', '.join(missing)}; expected {','.join(wanted)}")
+        for row in reader:
+            try:
+                values: Row = {name: float(row[name]) for name in numbers}
+            except (TypeError, ValueError):
+                where = f"{path}: line {reader.line_num}"
+                raise BadFile(f"{where}: expected numbers in {','.join(numbers)}") from None
+            rows.append({name: row[name] for name in texts} | values)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadFile(f"{path}: {error}; expected a csv in UTF-8") from None
+    return rows

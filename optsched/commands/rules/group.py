@@ -22,6 +22,10 @@ COMMANDS = {
     "cooldown": (f"{HERE}.convex:cooldown", "A tuned rate for another linear cooldown."),
     "convex": (f"{HERE}.convex:convex", "Worst-case bound of a schedule, best factor."),
     "diffusion": (f"{HERE}.diffusion:diffusion", "Noise schedules of diffusion models."),
+    "compute-optimal": (
+        f"{HERE}.compute_optimal:compute_optimal",
+        "Best size and tokens, from a table of runs.",
+    ),
     "invariance": (f"{HERE}.invariance:invariance", "Whether AdamW follows lr x weight decay."),
 }
 

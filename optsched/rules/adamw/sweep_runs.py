@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike
 from optsched.arrays import Brief, Floats
 from optsched.checks import positive, real_array
 from optsched.errors import BadFile, InvalidProblem
+from optsched.files import read_rows
 
 __all__ = ["Cells", "SweepRun", "read_sweep", "sweep_cells"]
 
@@ -140,25 +140,8 @@ def read_sweep(path: str | Path) -> list[SweepRun]:
         Naming the file, the line and what was expected.
     """
     rows: dict[str, list[list[float]]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise BadFile(
-                    f"{path}: no column {', '.join(missing)}; expected {','.join(COLUMNS)}"
-                )
-            for row in reader:
-                try:
-                    numbers = [float(row[name]) for name in COLUMNS[1:]]
-                except (TypeError, ValueError):
-                    where = f"{path}: line {reader.line_num}"
-                    raise BadFile(f"{where}: expected numbers in {','.join(COLUMNS[1:])}") from None
-                rows.setdefault(row["name"], []).append(numbers)
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadFile(f"{path}: {error}; expected a csv in UTF-8") from None
+    for row in read_rows(path, COLUMNS[1:], texts=COLUMNS[:1]):
+        rows.setdefault(row["name"], []).append([row[name] for name in COLUMNS[1:]])
     runs = []
     for name, numbers in rows.items():
         table = np.array(numbers)
