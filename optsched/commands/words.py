@@ -35,7 +35,7 @@ THEMES = {
     "Method": (
         "method tol knots judge peak-only skip law law-name level robust shape extrapolate held-out"
     ),
-    "The run so far": "from-step history history-warmup",
+    "The run so far": "from-step history history-warmup follow false-alarm",
     "Log": (
         "columns unit per-update steps-per-epoch loss rates rate-of repeats seeds log-format rows"
     ),
