@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from optsched import Schedule
 from tests.explorer import Explorer, explorer
+from tests.pilots import DATA, TRAIN
+from tests.test_explore_runs import mutated
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(
@@ -154,9 +159,16 @@ def test_nothing_is_wider_than_the_window(
     browser: Any, site: Explorer, width: int, scheme: str
 ) -> None:
     view = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
-    with Tab(browser, site, **view) as tab:
+    with Tab(browser, site, "#f.warmup=2160", **view) as tab:
         tab.drawn()
         tab.page.wait_for_selector("#rivals table")
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        tab.page.click("#tab-runs")
+        drop(tab, LOGS)
+        tab.page.wait_for_selector("#plan-table table")
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        tab.page.click("#tab-own")
+        tab.page.wait_for_selector("#own-table table")
         assert tab.page.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -200,3 +212,119 @@ def test_random_settings(browser: Any, site: Explorer, count: int) -> None:
         for text in said:
             assert text in refused or text.startswith(("Excess loss", "Not solved")), text
         tab.page.wait_for_selector("#exponents:not(.stale)")
+
+
+def drop(tab: Tab, files: list[tuple[str, bytes]]) -> None:
+    """Drop files on the page, as a hand would, and wait until they are read."""
+    page = tab.page
+    before = int(page.get_attribute("body", "data-fits") or 0)
+    given = [[name, base64.b64encode(content).decode()] for name, content in files]
+    page.evaluate(
+        """(given) => {
+          const held = new DataTransfer();
+          for (const [name, data] of given)
+            held.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name));
+          document.getElementById("panel-runs").dispatchEvent(
+            new DragEvent("drop", { dataTransfer: held, bubbles: true, cancelable: true }));
+        }""",
+        given,
+    )
+    page.wait_for_selector(f"body[data-fits='{before + 1}']", state="attached")
+
+
+LOGS = [(f"{name}.csv", (DATA / "25M" / f"{name}.csv").read_bytes()) for name in TRAIN]
+
+
+def test_dropped_logs_become_a_plan(browser: Any, site: Explorer, tmp_path: Path) -> None:
+    with Tab(browser, site, "#tab=runs&f.warmup=2160&p.horizon=30000") as tab:
+        page = tab.page
+        drop(tab, LOGS)
+        page.wait_for_selector("#plan-table tbody tr")
+        page.wait_for_selector("#plan-lines li:has-text('plan: warm up 2,160 steps')")
+        assert "3 read" in page.inner_text("#understood")
+        page.fill("#field-p-horizon", "12000")
+        page.fill("#field-p-peak", "7")
+        page.click("#plan-button")
+        page.wait_for_selector("#field-p-peak-error:has-text('highest peak of the runs')")
+        page.fill("#field-p-peak", "2e-4")
+        page.click("#plan-button")
+        page.wait_for_selector("#plan-lines li:has-text('12,000 steps')")
+        command = page.inner_text("#plan-command")
+        assert "optsched plan --law law.json --horizon 12000 --peak 2e-4" in command
+        for button, name in (
+            ("Schedule .csv", "schedule.csv"),
+            ("PyTorch code", "schedule_torch.py"),
+            ("Report", "optsched-plan.html"),
+        ):
+            with page.expect_download() as got:
+                page.click(f"#plan-take button:text-is('{button}')")
+            assert got.value.suggested_filename == name
+            got.value.save_as(tmp_path / name)
+        assert Schedule.load(tmp_path / "schedule.csv").horizon == 12000
+        assert "<h1>optsched plan</h1>" in (tmp_path / "optsched-plan.html").read_text()
+        assert "p.peak=2e-4" in page.url
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(30, marks=pytest.mark.slow)])
+def test_any_dropped_file_is_read_or_refused(browser: Any, site: Explorer, count: int) -> None:
+    """Good logs, logs with something wrong, and what is no log."""
+    draw = random.Random(5)
+    others = [b"", b"{}", b"\x00\x01\xff" * 50, b"step,lr,loss\n1,1,1\n", b"<b>no log</b>"]
+    with Tab(browser, site, "#tab=runs") as tab:
+        page = tab.page
+        for i in range(count):
+            page.click("#forget") if i else None
+            if i % 4 == 3:
+                content = draw.choice(others)
+            else:
+                content = draw.choice(LOGS)[1]
+                content = content if i % 4 == 0 else mutated(draw, content)
+            drop(tab, [(f"{i}.csv", content)])
+            page.wait_for_selector("#fit-status:not(:empty)")
+            assert page.is_hidden("#trouble"), i
+            said = page.inner_text("#fit-status")
+            assert "this did not work" not in said, said
+            assert page.locator("#understood .file").count() == 1
+            page.wait_for_selector("#plan-button:not([disabled])", state="attached")
+
+
+def test_a_schedule_is_drawn_with_mouse_and_keys(browser: Any, site: Explorer) -> None:
+    with Tab(browser, site, "#tab=own&T=300&knots=0,0.2;1,0") as tab:
+        page = tab.page
+        page.wait_for_selector("#own-table tbody tr")
+        first = page.inner_text("#own-status")
+        assert "loses +" in first
+        knots = page.locator("svg.editor .knot")
+        assert knots.count() == 2
+        box = page.locator("svg.editor").bounding_box()
+        page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.7 * box["height"])
+        assert knots.count() == 3
+        page.wait_for_selector(f"#own-status:not(:has-text('{first}'))")
+        before = page.input_value("#knots input >> nth=3")
+        knots.nth(1).press("ArrowUp")
+        assert float(page.input_value("#knots input >> nth=3")) > float(before)
+        knots.nth(1).press("Delete")
+        assert knots.count() == 2
+        page.wait_for_selector(f"#own-status:has-text('{first}')")
+        page.fill("#csv", "step,lr\n0,0.1\n99,0")
+        page.click("#csv-judge")
+        page.wait_for_selector("#own-problem:has-text('T = 100 steps')")
+        page.fill("#csv", "nothing")
+        page.click("#csv-judge")
+        page.wait_for_selector("#csv-error:has-text('expected step and one of eta')")
+
+
+def test_tabs_are_reached_by_keys(browser: Any, site: Explorer) -> None:
+    with Tab(browser, site) as tab:
+        page = tab.page
+        tab.drawn()
+        page.focus("#tab-model")
+        for key, shown in (("ArrowRight", "runs"), ("End", "own"), ("ArrowRight", "model")):
+            page.keyboard.press(key)
+            assert page.is_visible(f"#panel-{shown}")
+            assert page.get_attribute(f"#tab-{shown}", "aria-selected") == "true"
+        # Every field and button has a name.
+        for one in page.locator("input, button, select, textarea").all():
+            assert one.evaluate(
+                "e => Boolean(e.getAttribute('aria-label') || e.labels?.length || e.textContent)"
+            ), one.evaluate("e => e.outerHTML")

@@ -145,7 +145,7 @@ def run_silently(command: click.Command, arguments: Sequence[str]) -> Page:
         As the command does.
     """
     page = Page(silent=True)
-    with command.make_context(command.name, [*arguments]) as context:
+    with command.make_context(f"optsched {command.name}", [*arguments]) as context:
         context.meta[KEY] = page
         command.invoke(context)
     return page

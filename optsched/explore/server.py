@@ -40,6 +40,8 @@ ASSETS = {
     "base.js": "text/javascript",
     "plots.js": "text/javascript",
     "model.js": "text/javascript",
+    "runs.js": "text/javascript",
+    "own.js": "text/javascript",
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
@@ -57,9 +59,14 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 QUICK = ("solve",)  # answers that a slider waits for; a process is kept for them
-MOST_BYTES = {"fit": 64_000_000}  # of a request; of all others:
+MOST_BYTES = {"fit": 64_000_000, "report": 64_000_000}  # of a request; of all others:
 FEW_BYTES = 8_000_000
-SECONDS = {"solve": 30.0, "fit": 300.0, "plan": 300.0}  # of an answer; of all others:
+SECONDS = {
+    "solve": 30.0,
+    "fit": 300.0,
+    "plan": 300.0,
+    "report": 300.0,
+}  # of an answer; of all others:
 FEW_SECONDS = 120.0
 WAITING = 12  # requests in a queue
 CONNECTIONS = 64

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+import click
+
 from optsched.commands.show import plain
 from optsched.errors import InvalidProblem, OptschedError
 
@@ -20,6 +22,11 @@ ANSWERS = {
     "proof": f"{HERE}.model:proof",
     "baselines": f"{HERE}.model:baselines",
     "exponents": f"{HERE}.model:exponents",
+    "fit": f"{HERE}.runs:fitted",
+    "plan": f"{HERE}.runs:planned",
+    "judge": f"{HERE}.own:judged",
+    "export": f"{HERE}.files:exported",
+    "report": f"{HERE}.files:reported",
 }
 
 
@@ -50,9 +57,11 @@ def answer(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         make = getattr(import_module(module), function)
         return plain(make(body))
     except InvalidProblem as error:
-        got = "nothing" if error.value is None else repr(error.value)
-        text = f"got {got}, allowed: {error.allowed}"
-        return {"error": {"field": error.field, "text": text}}
+        return _beside(error)
+    except click.ClickException as error:
+        if isinstance(error.__cause__, InvalidProblem):
+            return _beside(error.__cause__)
+        return {"error": {"text": " ".join(error.format_message().split())}}
     except OptschedError as error:
         return {"error": {"text": " ".join(str(error).split())}}
     except MemoryError:
@@ -61,3 +70,9 @@ def answer(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         traceback.print_exc(file=sys.stderr)
         said = " ".join(str(error).split()) or type(error).__name__
         return {"error": {"text": f"this did not work: {said} ({type(error).__name__})"}}
+
+
+def _beside(error: InvalidProblem) -> dict[str, Any]:
+    """What is wrong with a field."""
+    got = "nothing" if error.value is None else repr(error.value)
+    return {"error": {"field": error.field, "text": f"got {got}, allowed: {error.allowed}"}}

@@ -100,3 +100,17 @@ export function save(name, content, kind = "application/octet-stream") {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
+
+export const said = (error) => (error.field ? `${error.field}: ${error.text}` : error.text);
+
+// Ask for a file and save it; the button says what went wrong.
+export async function download(button, name, body) {
+  const before = button.textContent;
+  button.disabled = true;
+  button.textContent = "making it";
+  const found = await ask(name, await body());
+  button.disabled = false;
+  button.textContent = before;
+  if (found?.error) { button.textContent = said(found.error); setTimeout(() => { button.textContent = before; }, 6000); }
+  if (found?.data !== undefined) save(found.name, Uint8Array.from(atob(found.data), (letter) => letter.charCodeAt(0)));
+}

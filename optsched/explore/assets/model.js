@@ -1,5 +1,5 @@
 // The first tab: the problem's fields, the optimum while a slider moves, and what follows a moment later.
-import { Latest, copy, put, state } from "./base.js";
+import { Latest, copy, download, put, state } from "./base.js";
 import { Chart, PhaseDiagram, element, number, swatch, table, words } from "./plots.js";
 
 const logarithm = (low, high, digits) => ({
@@ -218,7 +218,15 @@ function take() {
     button.addEventListener("click", () => copy(text, button));
     return element("div", {}, element("div", { class: "row" }, button), element("pre", { tabindex: "0", "aria-label": words }, text));
   };
-  byId("take").replaceChildren(element("div", { class: "two" }, show("command", command), show("Python", python)));
+  const file = (text, name, more) => {
+    const button = element("button", { type: "button" }, text);
+    button.addEventListener("click", () => download(button, name, async () => ({ problem: problem(), ...more })));
+    return button;
+  };
+  byId("take").replaceChildren(element("div", { class: "row" },
+    file("Schedule .csv", "export", { format: "csv" }), file("Schedule .json", "export", { format: "json" }), file("Schedule .npz", "export", { format: "npz" }),
+    file("PyTorch code", "export", { format: "torch-snippet" }), file("Optax code", "export", { format: "optax-snippet" }), file("Report", "report", { what: "solve" })),
+  element("div", { class: "two" }, show("command", command), show("Python", python)));
 }
 
 export function start() {

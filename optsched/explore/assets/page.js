@@ -1,9 +1,11 @@
 // The tabs, and what they follow in the address.
 import { copy, put, read, state, write } from "./base.js";
 import * as model from "./model.js";
+import * as own from "./own.js";
+import * as runs from "./runs.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const parts = { "tab-model": model };
+const parts = { "tab-model": model, "tab-runs": runs, "tab-own": own };
 
 function select(tab, { focus = false } = {}) {
   for (const one of tabs) {
