@@ -143,8 +143,16 @@ def test_several_controls_for_a_mean() -> None:
     found = solve(problem)
     assert found.value <= solve(problem.plain).value * (1.0 + 1e-6)
     assert found.value == pytest.approx(found.replay.excess_curve[1:].mean(), rel=1e-12)
-    with pytest.raises(InvalidProblem, match="objective"):
-        small("20:1,60:1", controls="eta,batch")
+
+
+def test_a_batch_ramp_for_two_horizons() -> None:
+    """Samples are shared between both: a local optimum, better than the mean batch size."""
+    problem = small("15:1,40:1", 40, controls="eta,batch")
+    found = solve(problem)
+    curve = found.replay.excess_curve
+    assert found.value == pytest.approx(curve[15] + curve[40], rel=1e-12)
+    assert found.converged and found.certificate.lower_bound == 0.0
+    assert found.value <= solve(problem.plain).value * (1.0 + 1e-6)
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 65, 3000])
@@ -276,7 +284,7 @@ def test_objectives_in_words() -> None:
     assert two.name == "1000:1,3000:0.5" and Problem(2.0, 1.5, 3000, objective=two).rate_only
     assert Terms.of(ExcessAt({9: 1.0}), 9).final and not Terms.of(ExcessAt({9: 2.0}), 9).final
     for bad in ("average", "", "3", "1:1:1", "1:x", "1.5:1", "0:1", "5:-1", "5:nan", "5:1,5:1",
-                None, 3, {1: 1.0}):  # fmt: skip
+                None, 3, {1: -1.0}):  # fmt: skip
         with pytest.raises(InvalidProblem, match="objective"):
             find_objective(bad)
     for bad in ({}, {0: 1.0}, {5: 0.0}, {5: math.inf}, {"a": 1.0}, [5]):
