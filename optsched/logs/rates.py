@@ -25,6 +25,7 @@ MIN_CHANGE = 0.1
 CONTRAST = 4.0
 LINEAR = 0.05
 MOST_TOLD = 8
+ASSUMED = "no warm-up is assumed"  # in the note of a log that may hide one
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ def fill_rates(
         length, shift, head = _hidden_ramp(first, float(rates[0]), warmup, notes)
     # A log whose first row is one interval in hides no long warm-up.
     late = len(steps) > 1 and first > max(int(steps[1] - steps[0]), 1)
-    assumed = [note for note in notes if "no warm-up is assumed" in note and late]
+    assumed = [note for note in notes if ASSUMED in note and late]
     found = jumps(steps, rates, rounding)
     body = _body(steps + shift, rates, found, notes, (per, unit, slack))
     knots = {k: value for k, value in head.items() if k < steps[0] + shift} | body

@@ -72,6 +72,7 @@ def discrepancy(found: Fit, one: Times, other: Times, schedule: Schedule) -> Flo
     out = size * ((1.0 - SHAPE) * long + SHAPE * turned * short)
     carried = peak_error(found, schedule.peak) ** 2 + (OTHER_DECAY * found.decay_shift) ** 2
     out += found.seed_noise**2 * short + carried * above
+    out += _slipped(found, one)[:, None] * _slipped(found, other)[None]
     for at, jump in _jumps(schedule):
         mine, theirs = (_after(times, at, jump) for times in (one, other))
         out += mine[:, None] * theirs[None] * np.exp(-apart / LAG)
@@ -82,6 +83,12 @@ def _misfit(found: Fit, at: Times) -> Floats:
     """Standard deviation of what the law cannot say, relative."""
     first = math.log(found.scale.first * found.scale.span)
     return MISFIT * found.misfit / at.loss * (1.0 + EARLY * np.exp(2.0 * (first - at.log_step)))
+
+
+def _slipped(found: Fit, at: Times) -> Floats:
+    """What the fit slips by in the doublings past its longest run, all along to one side."""
+    doublings = (at.log_step - math.log(found.horizon)) / math.log(2.0)
+    return found.slip * np.maximum(doublings, 0.0)
 
 
 def _jumps(schedule: Schedule) -> Iterator[tuple[float, float]]:

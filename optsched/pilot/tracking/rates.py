@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optsched.logs.rates import cut
+from optsched.logs.rates import ASSUMED, cut, ramp
 from optsched.logs.run import Run
 from optsched.schedules.schedule import Schedule
 
-__all__ = ["OffPlan", "off_plan", "spliced"]
+__all__ = ["OffPlan", "begun", "off_plan", "spliced"]
 
 SLACK, OF_PEAK = 0.02, 1e-3  # relative, and of the peak: rounding, and what no law can see
 MOST = 0.9  # of the rows since then
@@ -43,6 +43,21 @@ def spliced(past: Schedule, step: int, plan: Schedule | None) -> Schedule:
     after = np.unique(np.append(plan.steps[plan.steps >= step], step))
     eta = np.concatenate([past(before), plan(after)])
     return Schedule.from_knots(np.append(before, after), eta=eta, horizon=plan.horizon)
+
+
+def begun(run: Run, plan: Schedule) -> Run:
+    """The run with the rates of a plan before its first row, where its log shows no warm-up."""
+    first = min(int(run.steps[0]), plan.horizon)
+    if run.warmup or first < 1:
+        return run
+    ramp_end = ramp(plan.steps, plan.controls["eta"])
+    warmup = 0 if ramp_end is None else int(plan.steps[ramp_end])
+    return replace(
+        run,
+        schedule=spliced(plan, first, run.schedule),
+        warmup=min(warmup, first),
+        warnings=tuple(line for line in run.warnings if ASSUMED not in line),
+    )
 
 
 def off_plan(run: Run, plan: Schedule) -> OffPlan | None:

@@ -20,7 +20,7 @@ from optsched.pilot.prediction import check_described, checked_level, predict
 from optsched.pilot.tracking.alarm import Alarm, judge
 from optsched.pilot.tracking.anchor import Anchor, anchored
 from optsched.pilot.tracking.outlook import outlook
-from optsched.pilot.tracking.rates import OffPlan, off_plan, spliced
+from optsched.pilot.tracking.rates import OffPlan, begun, off_plan, spliced
 from optsched.pilot.tracking.rows import edges_of, in_bins
 from optsched.schedules.schedule import Schedule
 
@@ -222,6 +222,8 @@ def track(
         run, stopped, notes = log.run, log.stopped, log.notes
     elif reading:
         raise InvalidProblem("reading", [*reading], "none with a Run, which is read already")
+    if schedule is not None:
+        run = begun(run, schedule)
     step = int(run.steps[-1])
     whole = spliced(run.schedule, step, schedule)
     horizon = whole.horizon
