@@ -1,4 +1,4 @@
-"""From three pilot folders of a real Trainer to the end of the planned run; callbacks of trainers."""
+"""From three pilot folders of a real Trainer to the end of the planned run, and its callbacks."""
 
 from __future__ import annotations
 
@@ -267,5 +267,5 @@ def test_a_scheduler_by_name(tmp_path: Path) -> None:
     assert list(transformers.SchedulerType) == known
     with pytest.raises(ValueError, match="planned"):
         transformers.TrainingArguments(str(tmp_path), lr_scheduler_type="planned")
-    with pytest.raises(InvalidProblem, match="not .*cosine"), named_scheduler(schedule, "cosine"):
+    with pytest.raises(InvalidProblem, match=r"not .*cosine"), named_scheduler(schedule, "cosine"):
         pass

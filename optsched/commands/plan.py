@@ -28,6 +28,16 @@ from optsched.commands.plan_ramp import (
     ramp_notes,
     ramp_options,
 )
+from optsched.commands.plan_under_way import (
+    anchored_losses,
+    asked_length,
+    gone_on,
+    measured_history,
+    said_under_way,
+    under_way_options,
+    until_reached,
+    way_notes,
+)
 from optsched.commands.show import tell
 from optsched.commands.tokens import batch_option, in_tokens, short, steps_of, tokens_option
 from optsched.errors import InvalidProblem
@@ -97,6 +107,7 @@ __all__ = ["plan"]
     type=families_type,
     help="Rivals, with commas.  [default: cosine, linear, WSD, polynomial]",
 )
+@under_way_options
 @ramp_options
 @click.option(
     "--weight-decay",
@@ -120,6 +131,8 @@ def plan(
     families: str | None,
     history: str | None,
     history_warmup: float | None,
+    until_loss: float | None,
+    rewarm: float | None,
     output: str | None,
     points: float | None,
     plot: str | None,
@@ -134,14 +147,13 @@ def plan(
     if law is None:
         raise InvalidProblem("law", None, "the file of a law, that optsched fit writes")
     horizon = steps_of(horizon, tokens, batch)
-    if horizon is None:
-        raise InvalidProblem("horizon", None, "a whole number of steps")
+    steps = asked_length(horizon, until_loss)
     check_ramp(options, batch)
     critical = options["critical_batch"]
-    steps, rows = whole_steps("horizon", horizon, 1), kept_rows(points)
+    rows = kept_rows(points)
     if output is not None:
         check_writable(output, force, suffixes=SUFFIXES)
-        check_rows(output, rows, steps)
+        check_rows(output, rows, steps or 10**6)
     if plot is not None:
         check_writable(plot, force, suffixes=PLOT_SUFFIXES)
     from optsched.pilot.decays import at_decay
@@ -157,14 +169,21 @@ def plan(
         names = named_families([name.strip() for name in families.split(",")])
     found = at_decay(load_fit(law), weight_decay)
     options["from_step"] = whole_steps("from_step", options["from_step"])
-    past, assumed = _history(history, history_warmup, reading(options, "warmup"))
+    how = reading(options, "warmup")
+    past, assumed = _history(history, history_warmup, how)
+    level = options["level"]
+    now = measured_history(found, history, history_warmup, options, how)
+    found = found if now is None else now.found
     told = options["warmup"] is None and past is None and found.warmup > 0
     if options["warmup"] is None:
         options["warmup"] = found.warmup if past is None else 0
     options["warmup"] = whole_steps("warmup", options["warmup"])
     start = options["from_step"]
     ramping = {name: options.pop(name) for name in RAMP_OPTIONS}
+    until = until_reached(found, until_loss, now, _peak(peak), options)
+    steps = until.steps if until is not None else steps or 0
     result = run(found, steps, peak=_peak(peak), history=past, **options)
+    result, ways = gone_on(result, now, rewarm, past, options)
     ramp = make_ramp(ramping, batch, found, result.schedule, start)
     others = rivals(
         found,
@@ -185,7 +204,8 @@ def plan(
         start=start,
         history=past,
     )
-    table = compare(found, schedules, level=options["level"])
+    table = compare(found, schedules, level=level)
+    table, result = anchored_losses(now, table, schedules, result)
     if output is not None:
         written = result.schedule if ramp is None else ramp.schedule
         check_rows(output, rows, written.horizon)
@@ -194,7 +214,6 @@ def plan(
     def figure() -> Any:
         from optsched.plots.pilot import plan_figure
 
-        level = options["level"]
         curves = {name: predict(found, one, level=level) for name, one in schedules.items()}
         return plan_figure(schedules, curves)
 
@@ -202,6 +221,7 @@ def plan(
     told_in = batch if tokens is not None else None
     said = _words(schedules, start, told_in)
     numbers = _numbers(result, table, said) | {"numbers": simple.summary()}
+    numbers |= said_under_way(now, ways, until)
     numbers["tokens"] = None if told_in is None else result.schedule.horizon * told_in
     numbers["ramp"] = None if ramp is None else ramp.summary()
     numbers["weight_decay"] = getattr(found.law, "weight_decay", None)
@@ -212,7 +232,8 @@ def plan(
         wrote = [f"wrote {path}" for path in (output, plot) if path]
         claims = _notes(result, table, bool(options["warmup"]), start, found.peaks[1])
         grown = [] if ramp is None else ramp_notes(ramp, critical)
-        notes = [*words, *usual, *claims, _as_numbers(simple), *grown, *wrote]
+        going = way_notes(now, ways, until)[0]
+        notes = [*words, *usual, *going, *claims, _as_numbers(simple), *grown, *wrote]
         length = f"{result.schedule.horizon:,} steps"
         if told_in is not None:
             length += f", {short(result.schedule.horizon * told_in)} tokens"
@@ -224,7 +245,14 @@ def plan(
     tell(as_json, numbers, report)
     # The plan's own warnings are those of its row.
     others_say = [line for line in table.warnings if not line.startswith("plan: ")]
-    warn([*assumed, *result.warnings, *(others_say if past is None else [])])
+    warn(
+        [
+            *assumed,
+            *way_notes(now, ways, until)[1],
+            *result.warnings,
+            *(others_say if past is None else []),
+        ]
+    )
 
 
 def _peak(text: str | None) -> Any:

@@ -22,7 +22,7 @@ THEMES = {
     "The problem": (
         "a b horizon horizons budgets features features-total batch noise samples sharpness"
         " sharpness-error trace kernel eigenvalues modes center kind regime from-tokens to-tokens"
-        " from-horizon to-horizon tokens from-batch to-batch small-batch big-batch size"
+        " from-horizon to-horizon until-loss tokens from-batch to-batch small-batch big-batch size"
     ),
     "Rates": "peak floor warmup max-change lr edge margin cooldown",
     "Optimiser": "optimiser momentum nu ema weight-decay uncoupled-decay init-std convention",
@@ -35,7 +35,7 @@ THEMES = {
     "Method": (
         "method tol knots judge peak-only skip law law-name level robust shape extrapolate held-out"
     ),
-    "The run so far": "from-step history history-warmup follow false-alarm",
+    "The run so far": "from-step history history-warmup rewarm follow false-alarm",
     "Log": (
         "columns unit per-update steps-per-epoch loss rates rate-of repeats seeds log-format rows"
     ),

@@ -9,3 +9,4 @@ from .callbacks import (
 from .follow import Follower as Follower
 from .runlog import RunLog as RunLog
 from .track import Track as Track
+from .under_way import UnderWay as UnderWay, steps_to as steps_to
