@@ -30,9 +30,11 @@ MAX_ROUNDS = 8
 NEAR = 0.1  # of being too coarse: blocks so near to it may hold a method back
 GAIN = 1e-6  # of log E: less is not worth rates above the stability limit
 PIECES = 8  # that these are split into
+LEAST_ITERATIONS = 30
 EFFORT = 1.5e5  # evaluations times knots, from which on a search that stopped short is given up
 MOST_KNOTS = 2000  # from which on they are not
 EVERY_STEP = 400  # knots where a usual mesh fails
+CONSTRAINED = 120  # with a bounded change, which costs as their cube
 RATE_TOL = 1e-6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 
@@ -80,7 +82,8 @@ def _task(problem: Problem, mesh: StepMesh, start: Floats, tol: float, top: floa
     assert isinstance(dynamics, SGDDynamics)
     objective = PlainObjective(dynamics, problem.modes, mesh, problem.terms)
     lower, upper = np.full(n, low), np.full(n, math.log(top))
-    return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol)
+    most = max(LEAST_ITERATIONS, int(0.4 * EFFORT / len(mesh.steps)))
+    return Task(problem, mesh, objective, np.clip(start, lower, upper), lower, upper, tol, most)
 
 
 def _polish(task: Task, iterate: Iterate, method: Method) -> Iterate:
@@ -125,12 +128,15 @@ def _carried(mesh: StepMesh, finer: StepMesh, x: Floats) -> tuple[StepMesh, Floa
 
 
 def _resolved(problem: Problem, mesh: StepMesh, start: Floats, tol: float, top: float) -> Task:
-    """A task whose mesh resolves its start: blocks that are too coarse for it are split."""
+    """A task whose mesh resolves its start: blocks that are too coarse for it are split.
+
+    Where that takes too many knots the start has no loss, and the search ends there.
+    """
     while True:
         task = _task(problem, mesh, start, tol, top)
         assert isinstance(task.objective, PlainObjective)
         finer = split_mesh(mesh, task.objective.coarse(task.start), problem.warmup)
-        if len(finer.steps) == len(mesh.steps):
+        if len(finer.steps) == len(mesh.steps) or len(mesh.steps) > MOST_KNOTS:
             return task
         mesh, start = _carried(mesh, finer, task.start)
 
@@ -182,7 +188,8 @@ def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, to
         # Where the loss falls by orders of magnitude in a step only steps are fine enough, and
         # the rate that contracts the first mode most is a good start.
         fold = 1.0 / ((1.0 + 1.0 / problem.batch_size) * problem.spectrum.largest)
-        mesh = _first_mesh(problem, paths, EVERY_STEP)
+        knots = EVERY_STEP if problem.max_change is None else CONSTRAINED
+        mesh = _first_mesh(problem, paths, knots)
         start = np.full(mesh.controls, math.log(min(fold, problem.eta_cap)))
         again = _on_meshes(problem, method, mesh, start, tol, problem.eta_cap)
         values = [one.task.objective(one.iterate.x)[0] for one in (stage, again)]
