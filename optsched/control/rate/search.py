@@ -194,7 +194,21 @@ def optimise_rate(problem: Problem, method: Method, initial: Schedule | None, to
         again = _on_meshes(problem, method, mesh, start, tol, problem.eta_cap)
         values = [one.task.objective(one.iterate.x)[0] for one in (stage, again)]
         stage = again if again.residual <= again.tol or values[1] < values[0] else stage
+        if not math.isfinite(stage.residual) and problem.eta_min < fold < problem.eta_cap:
+            stage = _below(problem, method, fold, tol) or stage
     return _best_neighbour(_beyond(stage, method), method)
+
+
+def _below(problem: Problem, method: Method, top: float, tol: float) -> Stage | None:
+    """The best rates up to ``top``, where no block is too coarse, judged by the problem's bound."""
+    paths = _paths(problem)
+    mesh = _first_mesh(problem, paths, method.knots)
+    start = np.minimum(_start_rates(problem, paths, mesh), math.log(top))
+    found = _on_meshes(problem, method, mesh, start, tol, top)
+    upper = np.full_like(found.task.upper, math.log(problem.eta_cap))
+    task = replace(found.task, upper=upper)
+    residual = task_residual(task, found.iterate.x)
+    return replace(found, task=task, residual=residual) if math.isfinite(residual) else None
 
 
 def _on_meshes(
