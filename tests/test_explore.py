@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
@@ -187,10 +190,25 @@ def test_the_command_prints_its_address_and_ends_with_ctrl_c() -> None:
         )
         assert found
         socket.create_connection(("127.0.0.1", int(found[1])), 10).close()
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         assert process.wait(60) == 0
     assert rest == "Ctrl-C ends it\nended\n"
+
+
+@pytest.mark.parametrize("wait", [0.0, 4.0])
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_is_quiet(wait: float) -> None:
+    """While they load, and when they are ready."""
+    command = [sys.executable, "-m", "optsched", "explore", "--no-browser"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(60) == 0
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "80.5"])

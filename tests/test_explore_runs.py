@@ -245,7 +245,7 @@ def test_a_drawn_schedule_is_judged_as_by_verify() -> None:
 
 
 def test_a_pasted_csv_brings_its_own_horizon() -> None:
-    best = solve(Problem(**PROBLEM | {"horizon": 100})).schedule
+    best = solve(Problem(3.5, 2.0, 100)).schedule
     text = io.StringIO()
     text.write("step,lr\n" + "".join(f"{k},{float(best(k))!r}\n" for k in range(100)))
     found = answer("judge", {"problem": PROBLEM, "csv": text.getvalue()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import webbrowser
 
 import click
@@ -45,7 +46,8 @@ def explore(port: float, no_browser: bool) -> None:
         click.echo(f"{address}\nCtrl-C ends it")  # also with --quiet, as nobody knows it else
         sys.stdout.flush()
         if not no_browser:
-            webbrowser.open(address)
+            # In a thread, as one in the terminal would hold up the server.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     try:
         serve(int(port), started)

@@ -141,8 +141,9 @@ def exponents(body: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "name": name,
                 "words": words,
-                "fitted": value,
-                "stderr": error,
+                # Plus 0, as a rate at its bound has an exponent of -0.
+                "fitted": round(value, 9) + 0.0,
+                "stderr": round(error, 9),
                 "theory": study.theory.get(name),
             }
         )

@@ -123,7 +123,8 @@ class App:
     async def _warm(self) -> None:
         """A process that has loaded what it needs; who asks meanwhile waits for it."""
         try:
-            with suppress(anyio.BrokenWorkerProcess):  # the first question will say so
+            # The first question names a broken one; Ctrl-C in a terminal reaches all processes.
+            with suppress(anyio.BrokenWorkerProcess, KeyboardInterrupt):
                 await anyio.to_process.run_sync(ready, cancellable=True, limiter=self.processes)
         finally:
             self.warm.set()
@@ -219,6 +220,8 @@ class App:
                 )
             except anyio.BrokenWorkerProcess:
                 found = _wrong("the computation ended early, perhaps for lack of memory")
+            except KeyboardInterrupt:  # of the process: Ctrl-C reaches all of a terminal
+                found = _wrong("the explorer is ending")
             group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -31,7 +32,8 @@ ANSWERS = {
 
 
 def ready() -> None:
-    """Load and run once what the first picture needs."""
+    """Load and run once what the first picture needs, in a process that the server ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer("solve", {"problem": {"a": 3.5, "b": 2.0, "horizon": 1000}})
 
 
