@@ -53,6 +53,14 @@ def _budget(options: dict[str, Any]) -> Any:
     return budget
 
 
+def _check_smooth(options: dict[str, Any], budget: Any) -> None:
+    """Refuse a wish for smoothness that no solve would hear."""
+    named = {name.strip() for name in options["controls"].split(",")}
+    if options["smooth"] is not None and (budget is not None or not named & {"beta", "nu", "ema"}):
+        allowed = "nothing, unless beta, nu or ema are controls"
+        raise InvalidProblem("smooth", options["smooth"], allowed)
+
+
 def _horizon_of_objective(options: dict[str, Any], budget: Any) -> None:
     """Take the horizon from an objective that names it."""
     if options["objective"] == "final":
@@ -142,6 +150,13 @@ def _method(options: dict[str, Any], problem: Any) -> Any:
     " where the error asks for them.  [default: pontryagin 60, shooting 80, collocation 48]",
 )
 @click.option(
+    "--smooth",
+    type=Number("a number, 0 to 1"),
+    default=None,
+    help="Share of the best loss found that a schedule of momentum may give up to be smooth; 0 for"
+    " the best itself.  [default: 0.001]",
+)
+@click.option(
     "--cost",
     type=Number("a number > 0"),
     default=None,
@@ -187,6 +202,7 @@ def solve(**options: Any) -> None:
 
     budget = _budget(options)
     _horizon_of_objective(options, budget)
+    _check_smooth(options, budget)
     problem = make_problem(options)
     method = _method(options, problem)
     sizes = _sizes(options, problem)
@@ -200,7 +216,8 @@ def solve(**options: Any) -> None:
     if budget is None:
         from optsched.control.solve import solve as run
 
-        solution, chosen = run(problem, method, tol=options["tol"], gap=CLI_GAP), None
+        smooth = {} if options["smooth"] is None else {"smooth": options["smooth"]}
+        solution, chosen = run(problem, method, tol=options["tol"], gap=CLI_GAP, **smooth), None
     else:
         from optsched.control.budget import solve_budget
 

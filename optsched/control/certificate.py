@@ -71,6 +71,9 @@ class Certificate:
     local_optimum : bool
         Whether the KKT residual is within its tolerance and, for other controls than the rate
         alone, no curvature is negative beyond rounding.
+    conceded : float
+        Relative loss that the schedule gives up to be smooth, against the best one found, which is
+        the one that ``kkt_residual``, ``local_optimum`` and ``curvature`` are about.
     curvature : float
         Lowest eigenvalue of the Hessian of log E in the free variables over its largest; NaN for
         the rate alone, where the global bound says more.
@@ -89,6 +92,7 @@ class Certificate:
     floor: float = 0.0
     local_optimum: bool = False
     curvature: float = math.nan
+    conceded: float = 0.0
 
     @property
     def discretisation_error(self) -> float:

@@ -47,6 +47,9 @@ class Stage:
     curvature : float
         Lowest eigenvalue of the Hessian of log E in the free variables, in units of the largest;
         NaN where a global bound makes it needless.
+    conceded : float
+        Relative loss that the schedule gives up against that optimum, to be smooth; gradient,
+        residual and curvature are those of the optimum.
     finisher : str, optional
         Name of the method that went on where the one that was asked for had stopped.
     """
@@ -60,6 +63,7 @@ class Stage:
     evaluations: int
     starts: tuple[str, ...] = ("relaxed geodesic",)
     curvature: float = math.nan
+    conceded: float = 0.0
     finisher: str | None = None
 
     @property
@@ -111,6 +115,7 @@ def _certificate(stage: Stage, played: Replay, gap: float) -> Certificate:
         floor=global_floor(problem),
         local_optimum=stage.residual <= stage.tol and not stage.curvature < LEAST_CURVATURE,
         curvature=stage.curvature,
+        conceded=stage.conceded,
     )
 
 

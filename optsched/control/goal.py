@@ -29,10 +29,14 @@ class Audit(NamedTuple):
 class Goal(Protocol):
     """The log of the objective as a function of the free variables of a mesh."""
 
-    variables: Variables
     dynamics: Dynamics
     modes: Modes
     evaluations: int
+
+    @property
+    def variables(self) -> Variables:
+        """What is varied."""
+        ...
 
     def controls(self, x: Floats) -> dict[str, Floats]:
         """Controls at the knots of the mesh."""

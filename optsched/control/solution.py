@@ -219,6 +219,7 @@ class Solution:
             "starts": len(proof.starts),
             "local_optimum": proof.local_optimum,
             "lowest_curvature": proof.curvature,
+            "conceded": proof.conceded,
             "lower_bound": proof.lower_bound,
             "floor": proof.floor,
             "certified_gap": proof.certified_gap,

@@ -23,6 +23,7 @@ from optsched.schedules.schedule import Schedule
 __all__ = ["solve"]
 
 JOINT_TOL = 1e-5
+SMOOTH = 1e-3
 BLOCK_REPLAY = 1e-3  # error of a replay by blocks, generously
 ROUNDING = 1e-9  # relative difference of two replays of the same schedule
 ALIKE = 1e-6  # relative difference up to which a converged solution is preferred
@@ -94,6 +95,7 @@ def solve(
     throw: bool = True,
     gap: float = 0.02,
     replay_steps: int = MAX_STEPS,
+    smooth: float = SMOOTH,
 ) -> Solution:
     r"""Solve for the schedules that minimise the excess loss at the horizon.
 
@@ -121,6 +123,10 @@ def solve(
     replay_steps : int
         Largest horizon that is replayed step by step; longer ones by exact blocks. Sweeps lower
         it, since step by step costs in proportion to the horizon.
+    smooth : float
+        With momentum: share of the best loss found that the schedule may give up to be smooth
+        (`optsched.control.joint.smooth`); 0 for the best itself, which zigzags where the loss is
+        flat.
 
     Returns
     -------
@@ -132,8 +138,8 @@ def solve(
     SolveFailed
         Carrying the best iterate as ``.solution`` and saying what to try.
     InvalidProblem
-        If ``tol`` or ``gap`` is not positive, the method cannot honour a constraint, or
-        ``initial`` has another horizon.
+        If ``tol`` or ``gap`` is not positive, ``smooth`` not in [0, 1], the method cannot
+        honour a constraint, or ``initial`` has another horizon.
     """
     began = time.perf_counter()
     if not isinstance(problem, Problem):
@@ -143,6 +149,8 @@ def solve(
     for name, value in (("tol", tol), ("gap", gap)):
         if not (is_number(value) and math.isfinite(value) and value > 0.0):
             raise InvalidProblem(name, value, "a number > 0")
+    if not (is_number(smooth) and 0.0 <= smooth <= 1.0):
+        raise InvalidProblem("smooth", smooth, "a number, 0 to 1")
     if problem.rate_only:
         stage = optimise_rate(problem, method, start, tol)
         solution = finished(stage, method.name, gap, replay_steps, began)
@@ -153,7 +161,7 @@ def solve(
         if problem.foreign:
             check_blocks(problem.part, problem.dynamics, problem.setting)
         optima, coupled = RateOptima(), method.coupled()
-        stage = optimise_joint(problem, coupled, optima, start, tol)
+        stage = optimise_joint(problem, coupled, optima, start, tol, smooth)
         solution = finished(stage, method.name, gap, replay_steps, began)
         if problem.contains_plain and start is None:
             rest = stage.tol, gap, replay_steps, began

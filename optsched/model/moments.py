@@ -189,6 +189,11 @@ class LinearOptimiser(Dynamics):
     A subclass is decorated with `optsched.model.moments.pytree` and has fields ``batch_size`` and
     ``sigma2``. Every control in ``held`` has a fixed value as a field of its name, which a control
     of that name replaces.
+
+    A class that says ``arithmetic = True`` itself promises that its `transition` and
+    `sample_noise` are sums and products of what they are given, or quotients by controls, that the
+    transition is linear in ``lam``, its kick free of it, and the noise at most quadratic: then
+    solves and replays do with NumPy, and nothing is compiled.
     """
 
     _: KW_ONLY
@@ -197,6 +202,7 @@ class LinearOptimiser(Dynamics):
 
     max_gain: ClassVar[float] = 0.99
     held: ClassVar[tuple[str, ...]] = ("batch_size",)  # controls that have a field
+    arithmetic: ClassVar[bool] = False
     batch_size: Any
 
     @property
@@ -253,14 +259,15 @@ class LinearOptimiser(Dynamics):
         """Indices (i, j) of the moments, in the order of the state."""
         return _pairs(self.size)
 
-    def _moments(
+    def moments(
         self, lam: Array, nu: Array, controls: Controls, noise: Controls
     ) -> tuple[Matrix, Vector]:
         """Change of the moments in a step, and their source per unit of loss.
 
-        As spectral energies: moments times lam, with nu the noise mass of the node.
+        As spectral energies: moments times lam, with nu the noise mass of the node. Controls are
+        as drift and as diffusion see them.
         """
-        fixed = {name: jnp.asarray(getattr(self, name), float) for name in self.held}
+        fixed = {name: 1.0 * getattr(self, name) for name in self.held}
         controls, noise = {**fixed, **controls}, {**fixed, **noise}
         change = _lift(self.transition(lam, controls).change)
         kick = self.transition(lam, noise).kick
@@ -272,7 +279,7 @@ class LinearOptimiser(Dynamics):
         return change, [times(h, fed) for h in heat]
 
     def change(self, modes: Modes, controls: Controls) -> tuple[Matrix, Vector]:
-        return self._moments(jnp.asarray(modes.lam), jnp.asarray(modes.nu), controls, controls)
+        return self.moments(jnp.asarray(modes.lam), jnp.asarray(modes.nu), controls, controls)
 
     def blocks(self, modes: Modes, blocks: Blocks, noise: Blocks) -> BlockMaps:
         lam, nu = jnp.asarray(modes.lam), jnp.asarray(modes.nu)
@@ -311,7 +318,7 @@ class LinearOptimiser(Dynamics):
             # A block that is too long is NaN, not a shorter one.
             unit_step = jnp.where(steps < 2.0**self.depth, unit, jnp.nan)
             power = _doubled if self.doubling else _power
-            moments = self._moments(lam, nu, controls, noise)
+            moments = self.moments(lam, nu, controls, noise)
             return power(*moments, steps, self.depth, unit_step)
 
         one, two = run(jnp.zeros(()), half), run(half, count - half)

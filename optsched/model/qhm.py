@@ -63,6 +63,7 @@ class QHMDynamics(LinearOptimiser):
 
     held: ClassVar[tuple[str, ...]] = ("batch_size", "beta", "nu", "ema")
     takes: ClassVar[tuple[str, ...]] = ("eta", *held)
+    arithmetic: ClassVar[bool] = True
 
     @property
     def variables(self) -> list[str]:

@@ -17,6 +17,7 @@ from optsched.arrays import Floats, Ints
 from optsched.errors import InvalidProblem
 from optsched.model.dynamics import Dynamics, SGDDynamics
 from optsched.model.grading import Replayable, corners, graded_steps
+from optsched.model.linear.step import arithmetic
 from optsched.model.sgd.curves import block_curves, step_curves
 from optsched.model.spectrum import Modes, Spectrum
 from optsched.numerics import quiet
@@ -31,6 +32,7 @@ BLOCKS = 64  # to begin with, besides the knots of the schedule
 EVERY_KNOT = 512  # so many knots are all ends of blocks
 KNOT_TOL = 2e-3  # of a curve with more knots; halving the blocks brings it down
 MOST_BLOCKS = 4096
+UNCOMPILED = 2 * 10**7  # steps times modes: up to here momentum needs no compiler
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,12 +83,16 @@ def _step_curves(
     modes: Modes, dynamics: Dynamics, schedule: Replayable, keep: Ints
 ) -> tuple[Floats, Floats]:
     """Excess loss and bias after the numbers ``keep`` of steps, step by step."""
+
+    def rates(start: int, stop: int) -> dict[str, Floats]:
+        return {name: schedule.array(name, start, stop) for name in schedule.controls}
+
     if type(dynamics) is SGDDynamics:
-
-        def rates(start: int, stop: int) -> dict[str, Floats]:
-            return {name: schedule.array(name, start, stop) for name in schedule.controls}
-
         return step_curves(dynamics, modes, rates, schedule.horizon, keep)
+    if arithmetic(dynamics) and len(modes.lam) * schedule.horizon <= UNCOMPILED:
+        from optsched.model.linear.curves import step_curves as linear_steps
+
+        return linear_steps(dynamics, modes, rates, schedule.horizon, keep)  # type: ignore[arg-type]
     from optsched.model.propagate import traced_steps
 
     return traced_steps(modes, dynamics, schedule, keep)
@@ -100,6 +106,12 @@ def _block_curves(
         edges = np.append(steps, schedule.horizon).astype(float)
         knots = {n: np.interp(edges, schedule.steps, v) for n, v in schedule.controls.items()}
         return block_curves(dynamics, modes, np.diff(edges), knots)
+    if arithmetic(dynamics):
+        from optsched.model.linear.curves import block_curves as linear_blocks
+
+        edges = np.append(steps, schedule.horizon).astype(float)
+        knots = {n: np.interp(edges, schedule.steps, v) for n, v in schedule.controls.items()}
+        return linear_blocks(dynamics, modes, np.diff(edges), knots)  # type: ignore[arg-type]
     from optsched.model.propagate import traced_blocks
 
     return traced_blocks(steps, schedule, modes, dynamics)

@@ -52,6 +52,7 @@ class Chart(abc.ABC):
     # Which of them are logarithms of rates: a warm-up scales those.
     log_rates: ClassVar[tuple[str, ...]] = ()
     bounds: tuple[Bounds, ...] = ()  # lower and upper, of every coordinate
+    local: ClassVar[bool] = True  # whether a knot's controls follow from its own coordinates
 
     @abc.abstractmethod
     def controls(self, u: list[Floats]) -> Table:
@@ -64,6 +65,14 @@ class Chart(abc.ABC):
     @abc.abstractmethod
     def invert(self, controls: Table) -> list[Floats]:
         """Coordinates of controls, as near as the bounds allow."""
+
+    def shown(self, u: list[Floats]) -> list[tuple[Floats, list[Floats]]]:
+        """What ought to be smooth, with its derivatives in the coordinates; by default these."""
+
+        def parts(i: int) -> list[Floats]:
+            return [np.full_like(row, float(k == i)) for k, row in enumerate(u)]
+
+        return [(row, parts(i)) for i, row in enumerate(u)]
 
 
 def _logit(nu: Floats) -> Floats:
@@ -135,6 +144,12 @@ class SplitRate(Chart):
         least = math.exp(self.bounds[0][0])
         return [np.log(np.maximum(rate, least)) for rate in (eta * (1.0 - nu), eta * nu)]
 
+    def shown(self, u: list[Floats]) -> list[tuple[Floats, list[Floats]]]:
+        made = self.controls(u)
+        nu = made["nu"]
+        lean = nu * (1.0 - nu)
+        return [(np.log(made["eta"]), [1.0 - nu, nu]), (nu, [-lean, lean])]
+
 
 class BoundedSplit(Chart):
     """Logarithm of the rate and logit of the momentum's weight: a bound of the rate is a box."""
@@ -156,6 +171,10 @@ class BoundedSplit(Chart):
         least = math.exp(self.bounds[0][0])
         return [np.log(np.maximum(controls["eta"], least)), _logit(controls["nu"])]
 
+    def shown(self, u: list[Floats]) -> list[tuple[Floats, list[Floats]]]:
+        nu, none = self.controls(u)["nu"], np.zeros_like(u[0])
+        return [(u[0], [none + 1.0, none]), (nu, [none, nu * (1.0 - nu)])]
+
 
 class Weight(Chart):
     """Logit of the momentum's weight alone, at a held rate."""
@@ -172,6 +191,10 @@ class Weight(Chart):
 
     def invert(self, controls: Table) -> list[Floats]:
         return [_logit(controls["nu"])]
+
+    def shown(self, u: list[Floats]) -> list[tuple[Floats, list[Floats]]]:
+        nu = self.controls(u)["nu"]
+        return [(nu, [nu * (1.0 - nu)])]
 
 
 class Forgetting(Chart):
@@ -223,7 +246,7 @@ class Batch(Chart):
         How much a knot's value counts in the sum over the steps.
     """
 
-    names = ("batch",)
+    names, local = ("batch",), False
     bounds: tuple[Bounds, ...] = ((-40.0, 40.0),)
 
     def __init__(self, samples: float, weights: Floats) -> None:

@@ -57,6 +57,7 @@ class ScheduleFreeDynamics(LinearOptimiser):
 
     held: ClassVar[tuple[str, ...]] = ("batch_size", "ema")
     takes: ClassVar[tuple[str, ...]] = ("eta", *held)
+    arithmetic: ClassVar[bool] = True
     begin: ClassVar[list[float]] = [1.0, 1.0]  # type: ignore[assignment]
     judged: ClassVar[int] = 1  # type: ignore[assignment]
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from optsched.arrays import Floats
+from optsched.arrays import Floats, Ints
 from optsched.control.methods.descent import Function
 
 __all__ = ["lowest_curvature"]
@@ -19,7 +19,8 @@ def lowest_curvature(
 ) -> tuple[float, Floats]:
     """Lowest eigenvalue of the Hessian, in units of the largest, and its eigenvector.
 
-    Variables at a bound are held. Columns are differences of the gradient, one evaluation each.
+    Variables at a bound are held. Where the function has no ``hessian`` its columns are differences
+    of the gradient, one evaluation each.
 
     Parameters
     ----------
@@ -38,17 +39,24 @@ def lowest_curvature(
     direction = np.zeros_like(x)
     if free.size == 0:
         return 0.0, direction
-    base = function(x)[1]
-    columns = []
+    if hasattr(function, "hessian"):
+        return _lowest(function.hessian(x), free)  # type: ignore[attr-defined]
+    base, columns = function(x)[1], []
     for i in free:
         moved = x.copy()
         # Away from a bound that is near.
         moved[i] += STEP if x[i] + STEP <= upper[i] else -STEP
         columns.append((function(moved)[1] - base)[free] / (moved[i] - x[i]))
-    hessian = np.array(columns)
-    if not np.isfinite(hessian).all():  # next to schedules that diverge: nothing is shown
+    hessian = np.zeros((len(x), len(x)))
+    hessian[np.ix_(free, free)] = columns
+    return _lowest(hessian, free)
+
+
+def _lowest(hessian: Floats, free: Ints) -> tuple[float, Floats]:
+    direction, own = np.zeros(len(hessian)), hessian[np.ix_(free, free)]
+    if not np.isfinite(own).all():  # next to schedules that diverge: nothing is shown
         return -math.inf, direction
-    values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    values, vectors = np.linalg.eigh(0.5 * (own + own.T))
     direction[free] = vectors[:, 0]
     top = float(np.abs(values).max())
     return (float(values[0]) / top if top > 0.0 else 0.0), direction

@@ -10,6 +10,8 @@ and nodes are doubled from level to level.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -75,6 +77,11 @@ class ControlNodes(Variables):
         return joined_clock(steps, self.corners)
 
     @property
+    def local(self) -> bool:
+        """Whether controls at a knot follow from the coordinates there alone."""
+        return all(chart.local for chart in self.charts)
+
+    @property
     def size(self) -> int:
         """Number of variables."""
         return len(self._rates) * self.count
@@ -93,34 +100,45 @@ class ControlNodes(Variables):
         both = [pair for chart in self.charts for pair in chart.bounds]
         return np.repeat([pair[side] for pair in both], self.count).astype(float)
 
-    def _matrix(self, chart: Chart, name: str) -> Floats:
-        return self._rate_hats if name in chart.log_rates else self._hats
+    @cached_property
+    def hats(self) -> Floats:
+        """Coordinates at the padded knots from those at the nodes, shape (C, knots, nodes)."""
+        matrices = [
+            self._rate_hats if name in chart.log_rates else self._hats
+            for chart in self.charts
+            for name in chart.names
+        ]
+        return np.stack(matrices)
 
-    def _coordinates(self, x: Floats) -> list[list[Floats]]:
-        """Coordinates at the knots, chart by chart."""
-        rows = iter(x.reshape(-1, self.count))
-        out = []
+    def coordinates(self, x: Floats) -> Floats:
+        """Coordinates at the padded knots, shape (C, knots)."""
+        rows = (self.hats @ x.reshape(-1, self.count, 1))[..., 0]
+        rows[self._rates] += self._log_scale
+        return rows
+
+    def _by_chart(self, rows: Floats) -> Iterator[tuple[Chart, list[Floats]]]:
+        left = iter(rows)
         for chart in self.charts:
-            own = [self._matrix(chart, name) @ next(rows) for name in chart.names]
-            for name, u in zip(chart.names, own, strict=True):
-                if name in chart.log_rates:
-                    u += self._log_scale
-            out.append(own)
-        return out
+            yield chart, [next(left) for _ in chart.names]
 
-    def knots(self, x: Floats) -> Table:
+    def made(self, rows: Floats) -> Table:
+        """Controls of coordinates at the padded knots."""
         table: Table = {}
-        for chart, u in zip(self.charts, self._coordinates(x), strict=True):
+        for chart, u in self._by_chart(rows):
             table |= chart.controls(u)
         return table
 
+    def pulled(self, rows: Floats, gradient: Table, diagonal: bool = False) -> Floats:
+        """Derivatives in the coordinates at the padded knots, shape (C, knots)."""
+        parts = [chart.pull(u, gradient, diagonal) for chart, u in self._by_chart(rows)]
+        return np.stack([row for part in parts for row in part])
+
+    def knots(self, x: Floats) -> Table:
+        return self.made(self.coordinates(x))
+
     def pull(self, x: Floats, gradient: Table, diagonal: bool = False) -> Floats:
-        rows = []
-        for chart, u in zip(self.charts, self._coordinates(x), strict=True):
-            parts = chart.pull(u, gradient, diagonal)
-            named = zip(chart.names, parts, strict=True)
-            rows += [part @ self._matrix(chart, name) for name, part in named]
-        return np.concatenate(rows)
+        rows = self.pulled(self.coordinates(x), gradient, diagonal)
+        return (rows[:, None] @ self.hats).ravel()
 
     def fit(self, controls: Table) -> Floats:
         """Variables whose controls at the nodes are those of a function of the step.
@@ -138,28 +156,59 @@ class ControlNodes(Variables):
         ]
         return np.clip(np.concatenate(rows), self.lower, self.upper)
 
+    @cached_property
+    def _bend(self) -> Floats:
+        # Second derivatives on a clock that runs from 0 to 8 between jumps, times the root of their
+        # share of it, so that a weight means the same for any nodes.
+        rows, start = [np.zeros((0, self.count))], 0
+        for size in self._stretches:
+            places = self.places[start : start + size]
+            bend, inner = np.zeros((max(size - 2, 0), self.count)), np.arange(max(size - 2, 0))
+            gap = 8.0 * np.diff(places) / max(float(np.ptp(places)), 1e-300)
+            one, two = gap[:-1], gap[1:]
+            both = np.sqrt(2.0 / (one + two))
+            bend[inner, start + inner], bend[inner, start + inner + 2] = both / one, both / two
+            bend[inner, start + inner + 1] = -both / one - both / two
+            rows.append(bend)
+            start += size
+        return np.concatenate(rows)
+
+    @property
+    def stiffness(self) -> Floats:
+        """Second derivatives of the roughness, shape (n, n)."""
+        return np.kron(np.eye(len(self._rates)), self._bend.T @ self._bend)
+
     def roughness(self, x: Floats) -> tuple[float, Floats, Floats]:
-        # Second differences in units of a clock with as many nodes as the coarsest level has, so
-        # that the weight means the same on every level.
-        ends = np.cumsum(self._stretches)
-        bend = np.concatenate(
-            [
-                np.diff(np.eye(self.count)[end - n : end], 2, axis=0) * (max(n - 1, 1) / 8.0) ** 1.5
-                for end, n in zip(ends, self._stretches, strict=True)
-            ]
-        )
         rows = x.reshape(-1, self.count)
-        curve = rows @ bend.T
-        slope = curve @ bend
-        diagonal = np.broadcast_to((bend**2).sum(0), rows.shape)
+        curve = rows @ self._bend.T
+        slope = curve @ self._bend
+        diagonal = np.broadcast_to((self._bend**2).sum(0), rows.shape)
         return 0.5 * float((curve**2).sum()), slope.ravel(), diagonal.ravel()
+
+    def bending(self, x: Floats) -> tuple[float, Floats, Floats]:
+        """Roughness of the controls as they are shown, gradient, and Gauss-Newton Hessian."""
+        matrix, count = self._bend.T @ self._bend, self.count
+        value, slope = 0.0, np.zeros_like(x)
+        hessian, start = np.zeros((len(x), len(x))), 0
+        for chart, u in self._by_chart(x.reshape(-1, count)):
+            for shown, parts in chart.shown(u):
+                bent = matrix @ shown
+                value += 0.5 * float(shown @ bent)
+                for i, one in enumerate(parts):
+                    rows = slice(start + i * count, start + (i + 1) * count)
+                    slope[rows] += one * bent
+                    for j, other in enumerate(parts):
+                        columns = slice(start + j * count, start + (j + 1) * count)
+                        hessian[rows, columns] += one[:, None] * matrix * other
+            start += len(u) * count
+        return value, slope, hessian
 
     def calmer(self, x: Floats) -> Floats:
         """The same with half the rates."""
         shift = [math.log(0.5) if rate else 0.0 for rate in self._rates]
         return np.clip(x + np.repeat(shift, self.count), self.lower, self.upper)
 
-    def moved(self, x: Floats, others: ControlNodes) -> Floats:
+    def moved(self, x: Floats, other: ControlNodes) -> Floats:
         """The same function on other nodes."""
-        rows = [np.interp(others.places, self.places, row) for row in x.reshape(-1, self.count)]
+        rows = [np.interp(other.places, self.places, row) for row in x.reshape(-1, self.count)]
         return np.concatenate(rows)

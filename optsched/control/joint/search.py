@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from optsched.arrays import Floats
 from optsched.control.conclude import LEAST_CURVATURE, Stage
+from optsched.control.goal import Goal
+from optsched.control.joint.curved import CurvedObjective
 from optsched.control.joint.hessian import lowest_curvature
+from optsched.control.joint.moments import MomentObjective
+from optsched.control.joint.newton import newton
 from optsched.control.joint.nodes import ControlNodes
+from optsched.control.joint.smooth import smoothest
 from optsched.control.joint.starts import Controls, completed, named_starts
 from optsched.control.mesh import StepMesh, log_clock, log_mesh, split_mesh
+from optsched.control.methods.pontryagin import Pontryagin
 from optsched.control.methods.shooting import task_residual
 from optsched.control.problem import Problem
 from optsched.control.rate.search import RateOptima
 from optsched.control.task import Iterate, Method, Task, run_method
-from optsched.control.traced import TracedObjective
+from optsched.model.linear.step import arithmetic
+from optsched.model.moments import LinearOptimiser
 from optsched.optimisers.coordinates import Batch, Chart, Constant
 from optsched.schedules.schedule import Schedule
 
@@ -26,16 +33,20 @@ __all__ = ["control_nodes", "from_plain", "optimise_joint", "stretched"]
 
 
 KNOTS = 112
+FREE = 150  # horizons up to which every step is free
 LEVELS = (9, 17, 33)
-SHORT = 3000  # horizons up to this are solved without continuation
-FACTOR = 10
+EVERY_STEP = (1e-7, 1e-8)  # where every step is free
+SHORT = 1000  # horizons up to this are solved without continuation
+FACTOR = 30
 SMOOTHING = (1e-4, 1e-5, 1e-6)  # on these levels; at last none
-COARSE_TOL = 1e-4
+FIRST_TOL = 1e-3  # of every level but the last
+CALM_TOL = 1e-4
 COARSE_ITERATIONS = 150
 MESH_TOL = 1e-3
 MAX_ROUNDS = 4
 MAX_HALVINGS = 60
 MAX_ESCAPES = 3
+NEWTON_STEPS = 60
 ESCAPES = (-0.3, 0.3)  # steps along a direction of negative curvature
 
 
@@ -55,8 +66,27 @@ def control_nodes(problem: Problem, mesh: StepMesh, count: int | None) -> Contro
     return ControlNodes(mesh, _charts(problem, mesh), count, problem.jumps)
 
 
-def _first_mesh(problem: Problem) -> StepMesh:
-    return log_mesh(problem.horizon, KNOTS, problem.warmup, problem.corners)
+def joint_objective(
+    problem: Problem, mesh: StepMesh, nodes: ControlNodes, smoothing: float = 0.0
+) -> Goal:
+    """The objective of a joint problem: in NumPy if it can be, with its Hessian if there is one."""
+    dynamics = problem.dynamics
+    rest = problem.modes, mesh, nodes, smoothing, problem.terms
+    if not arithmetic(dynamics):
+        from optsched.control.traced import TracedObjective
+
+        return TracedObjective(dynamics, *rest)
+    assert isinstance(dynamics, LinearOptimiser)
+    if nodes.local:
+        return CurvedObjective(dynamics, *rest)
+    return MomentObjective(dynamics, *rest)
+
+
+def joint_mesh(problem: Problem) -> StepMesh:
+    """The first mesh of a joint problem: every step of a short horizon."""
+    horizon = problem.horizon
+    knots = horizon if horizon <= FREE else KNOTS
+    return log_mesh(horizon, knots, problem.warmup, problem.corners)
 
 
 @dataclass(frozen=True)
@@ -97,9 +127,7 @@ class _Solver:
         iterations: int | None = None,
     ) -> _Found:
         """Improve a point on the given nodes."""
-        objective = TracedObjective(
-            problem.dynamics, problem.modes, mesh, nodes, smoothing, problem.terms
-        )
+        objective = joint_objective(problem, mesh, nodes, smoothing)
         lower, upper = nodes.lower, nodes.upper
         for _ in range(MAX_HALVINGS):
             if math.isfinite(objective(x)[0]):
@@ -109,23 +137,29 @@ class _Solver:
         task = Task(problem, mesh, objective, x, lower, upper, tol, iterations)
         if iterations == 0:
             iterate = Iterate(task.start, False, "not moved", stats={"iterations": 0})
+        elif self.curved(objective) and iterations is None:
+            iterate = newton(objective, x, lower, upper, tol, NEWTON_STEPS)
         else:
             iterate = run_method(self.method, task)
         value = objective(iterate.x)[0]
         self.evaluations += objective.evaluations
         return _Found(task, iterate, _finite(value))
 
+    def curved(self, objective: Goal) -> TypeGuard[CurvedObjective]:
+        """Whether Newton's method is better than the one given."""
+        return isinstance(objective, CurvedObjective) and isinstance(self.method, Pontryagin)
+
     def coarse(self, problem: Problem, name: str, controls: Controls | Floats) -> _Found:
         """Search on the coarsest nodes, from controls at the knots or from variables."""
-        mesh = _first_mesh(problem)
+        mesh = joint_mesh(problem)
         nodes = control_nodes(problem, mesh, LEVELS[0])
         x = nodes.fit(controls) if isinstance(controls, dict) else controls
         self.starts.append(name)
-        return self.run(problem, mesh, nodes, x, COARSE_TOL, SMOOTHING[0], COARSE_ITERATIONS)
+        return self.run(problem, mesh, nodes, x, FIRST_TOL, SMOOTHING[0], COARSE_ITERATIONS)
 
     def many(self, problem: Problem, sgd: Schedule | None) -> _Found:
         """The best of all named starts."""
-        mesh = _first_mesh(problem)
+        mesh = joint_mesh(problem)
         starts = named_starts(problem, mesh.steps.astype(float), sgd)
         found = [self.coarse(problem, name, start) for name, start in starts.items()]
         return min(found, key=lambda one: one.value)
@@ -163,12 +197,28 @@ class _Solver:
             curvature,
         )
 
+    def smoothed(self, stage: Stage, share: float) -> Stage:
+        """The smoothest schedule next to that of a stage, for a share of its loss."""
+        objective, best = stage.task.objective, stage.iterate.x
+        if not (share and self.curved(objective)):
+            return stage
+        before = objective.evaluations
+        x = smoothest(objective, best, share)
+        lost = math.expm1(objective(x)[0] - objective(best)[0])
+        return replace(
+            stage,
+            iterate=replace(stage.iterate, x=x),
+            audit=objective.audit(x),
+            evaluations=stage.evaluations + objective.evaluations - before,
+            conceded=lost,
+        )
+
     def again(
-        self, found: _Found, mesh: StepMesh, level: int, tol: float, smoothing: float
+        self, found: _Found, mesh: StepMesh, level: int | None, tol: float, smoothing: float
     ) -> _Found:
-        """Carry on with other nodes and another mesh."""
+        """Carry on with other nodes and another mesh; no level is a node at every knot."""
         problem = found.task.problem
-        nodes = control_nodes(problem, mesh, LEVELS[level])
+        nodes = control_nodes(problem, mesh, LEVELS[level] if level is not None else None)
         x = found.nodes.moved(found.x, nodes)
         return self.run(problem, mesh, nodes, x, tol, smoothing)
 
@@ -181,19 +231,23 @@ class _Solver:
                 break
             mesh = split_mesh(mesh, errors > 0.3 * MESH_TOL / len(errors), problem.warmup)
             nodes = control_nodes(problem, mesh, found.nodes.asked)
-            objective = TracedObjective(
-                problem.dynamics, problem.modes, mesh, nodes, terms=problem.terms
-            )
+            objective = joint_objective(problem, mesh, nodes)
         return mesh
 
     def finish(self, found: _Found, tol: float) -> _Found:
         """Double the nodes, and refine the mesh until its error is small."""
-        for level in range(1, len(LEVELS) - 1):
-            found = self.again(found, found.task.mesh, level, COARSE_TOL, SMOOTHING[level])
+        for level in range(1, len(LEVELS)):
+            found = self.again(found, found.task.mesh, level, FIRST_TOL, SMOOTHING[level])
+        free = len(found.task.mesh.steps) == found.task.problem.horizon
+        if free and isinstance(found.task.objective, CurvedObjective):
+            # Rough schedules can be better, and are found from smooth ones.
+            for smoothing in EVERY_STEP:
+                found = self.again(found, found.task.mesh, None, FIRST_TOL, smoothing)
+            return self.again(found, found.task.mesh, None, tol, 0.0)
+        # Without the smoothing, which hardly moves it: the gradient is that of the loss alone.
+        found = self.again(found, found.task.mesh, -1, CALM_TOL, 0.0)
         mesh = self.refined(found)
         for _ in range(MAX_ROUNDS):
-            found = self.again(found, mesh, -1, tol, SMOOTHING[-1])
-            # Without the smoothing, which hardly moves it: the gradient is that of the loss alone.
             found = self.again(found, mesh, -1, tol, 0.0)
             mesh = self.refined(found)
             if len(mesh.steps) == len(found.task.mesh.steps):
@@ -238,8 +292,9 @@ def optimise_joint(
     optima: RateOptima,
     initial: Schedule | None,
     tol: float,
+    smooth: float,
 ) -> Stage:
-    """Find a local optimum of a joint problem.
+    """Find a local optimum of a joint problem, and a smooth schedule next to it.
 
     All named starts are tried at a short horizon; the best is carried to longer ones, a factor of
     ten at a time, since optima are alike on the log clock. At the full horizon the plain optimum
@@ -255,11 +310,13 @@ def optimise_joint(
     initial : Schedule, optional
         Then the only start.
     tol : float
-        Wanted KKT residual.
+        Wanted KKT residual of the optimum.
+    smooth : float
+        Share of its loss that smoothness may cost.
     """
     solver = _Solver(method)
     if initial is not None:
-        steps = _first_mesh(problem).steps
+        steps = joint_mesh(problem).steps
         given = {name: np.asarray(initial(steps, name)) for name in initial.controls}
         best = solver.coarse(problem, "initial", completed(problem, given, len(steps)))
     else:
@@ -270,7 +327,8 @@ def optimise_joint(
             # Nodes keep their places on the log clock, relative to its length.
             longer = _shortened(problem, horizon)
             best = solver.coarse(longer, f"optimum of T = {best.task.problem.horizon}", best.x)
-    return solver.stage(*solver.settled(solver.finish(best, tol), tol))
+    stage = solver.stage(*solver.settled(solver.finish(best, tol), tol))
+    return solver.smoothed(stage, smooth)
 
 
 def from_plain(problem: Problem, method: Method, plain: Schedule, tol: float) -> list[Stage]:
