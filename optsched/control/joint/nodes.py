@@ -171,12 +171,13 @@ class ControlNodes(Variables):
             bend[inner, start + inner + 1] = -both / one - both / two
             rows.append(bend)
             start += size
-        return np.concatenate(rows)
+        return np.asarray(np.concatenate(rows), dtype=np.float64)
 
     @property
     def stiffness(self) -> Floats:
         """Second derivatives of the roughness, shape (n, n)."""
-        return np.kron(np.eye(len(self._rates)), self._bend.T @ self._bend)
+        full = np.kron(np.eye(len(self._rates)), self._bend.T @ self._bend)
+        return full.astype(np.float64)
 
     def roughness(self, x: Floats) -> tuple[float, Floats, Floats]:
         rows = x.reshape(-1, self.count)

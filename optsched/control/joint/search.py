@@ -47,6 +47,7 @@ MAX_ROUNDS = 4
 MAX_HALVINGS = 60
 MAX_ESCAPES = 3
 NEWTON_STEPS = 60
+FREE_STEPS = 400  # where every step is free: the valleys are long
 ESCAPES = (-0.3, 0.3)  # steps along a direction of negative curvature
 
 
@@ -138,7 +139,8 @@ class _Solver:
         if iterations == 0:
             iterate = Iterate(task.start, False, "not moved", stats={"iterations": 0})
         elif self.curved(objective) and iterations is None:
-            iterate = newton(objective, x, lower, upper, tol, NEWTON_STEPS)
+            steps = NEWTON_STEPS if nodes.asked is not None else FREE_STEPS
+            iterate = newton(objective, x, lower, upper, tol, steps)
         else:
             iterate = run_method(self.method, task)
         value = objective(iterate.x)[0]
@@ -202,9 +204,15 @@ class _Solver:
         objective, best = stage.task.objective, stage.iterate.x
         if not (share and self.curved(objective)):
             return stage
-        before = objective.evaluations
+        before, value = objective.evaluations, objective(best)[0]
         x = smoothest(objective, best, share)
-        lost = math.expm1(objective(x)[0] - objective(best)[0])
+        lost = math.expm1(objective(x)[0] - value)
+        if lost < 0.0:  # another basin, and a better one
+            task = stage.task
+            found = self.run(task.problem, task.mesh, objective.variables, x, stage.tol)
+            if found.value < value and found.iterate.converged:
+                return self.smoothed(self.stage(*self.settled(found, stage.tol)), share)
+            lost = 0.0
         return replace(
             stage,
             iterate=replace(stage.iterate, x=x),
