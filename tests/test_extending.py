@@ -372,3 +372,39 @@ def test_an_objective_by_steps_is_the_same_in_words() -> None:
     assert small(objective={20: 1, 60: 2}).terms == small(objective="20:1,60:2").terms
     with pytest.raises(InvalidProblem, match="objective"):
         small(objective={20: -1.0, 60: 2.0})
+
+
+def _step(result: Any) -> Optimiser:
+    @pytree
+    class Step(NoisyStep):
+        def transition(self, lam: Array, controls: dict[str, Array]) -> Any:
+            return result(-controls["eta"] * lam, controls)
+
+    class Own(NoisySGD):
+        def dynamics(self, setting: Setting) -> Dynamics:
+            return Step(setting.batch_size, setting.sigma2)
+
+    return Own()
+
+
+@pytest.mark.parametrize(
+    ("result", "rule"),
+    [
+        (lambda x, c: Transition([[x, 0.0]], [x]), "1 x 1 and 1 entries.*rows of .2."),
+        (lambda x, c: Transition([[x], [x]], [x]), "1 x 1 and 1 entries.*rows of .1, 1."),
+        (lambda x, c: Transition([[x]], [x, x]), "1 x 1 and 1 entries.*2 kicks"),
+        (lambda x, c: [[x]], "must be a Transition.*got list"),
+        (
+            lambda x, c: Transition([[x * c["beta"]]], [x]),
+            "takes of its dynamics must name every.*'beta'",
+        ),
+        (
+            lambda x, c: Transition([[x * c["step"]]], [x]),
+            "takes of its dynamics must name every.*'step'",
+        ),
+    ],
+)
+def test_a_step_of_another_form_is_told(result: Any, rule: str) -> None:
+    """Also one with an entry too many, which would be left out without a word."""
+    with pytest.raises(BadPart, match=f"optimiser Own.*{rule}"):
+        small(optimiser=_step(result))

@@ -147,7 +147,11 @@ def _check_change(part: str, dynamics: Dynamics, modes: Modes, setting: Setting,
     for names, step in product((setting.controls, dynamics.takes), ends):
         controls = {"eta": SMALL / setting.spectrum.largest} | _controls(names, setting)
         controls = timed(dynamics, controls, step)
-        change, source = dynamics.change(modes, controls)  # type: ignore[arg-type]
+        _check_transition(part, dynamics, modes, controls)
+        try:
+            change, source = dynamics.change(modes, controls)  # type: ignore[arg-type]
+        except KeyError as error:
+            raise _not_taken(part, dynamics, error) from error
         rule = f"change() must give {size} x {size} entries C and {size} entries s, as initial()"
         rows = [len(row) for row in change]
         if rows != [size] * size or len(source) != size:
@@ -156,6 +160,33 @@ def _check_change(part: str, dynamics: Dynamics, modes: Modes, setting: Setting,
             if entry is not None:
                 full = np.asarray(entry, float) + np.zeros(len(modes.lam))
                 _finite(part, "entries of change()", full, (len(modes.lam),))
+
+
+def _not_taken(part: str, dynamics: Dynamics, error: KeyError) -> BadPart:
+    rule = "takes of its dynamics must name every control that a step reads"
+    return BadPart(part, rule, f"{error} is read, and takes is {dynamics.takes!r}")
+
+
+def _check_transition(
+    part: str, dynamics: Dynamics, modes: Modes, controls: dict[str, Any]
+) -> None:
+    """The step of a linear optimiser on one mode: a matrix and a vector of its variables."""
+    from optsched.model.moments import LinearOptimiser, Transition
+
+    if not isinstance(dynamics, LinearOptimiser):
+        return
+    held = {name: getattr(dynamics, name) for name in dynamics.held}
+    try:
+        found = dynamics.transition(modes.lam, {**held, **controls})  # type: ignore[arg-type]
+    except KeyError as error:
+        raise _not_taken(part, dynamics, error) from error
+    size = dynamics.size
+    rule = f"transition() must be a Transition of {size} x {size} and {size} entries, as begin"
+    if not isinstance(found, Transition):
+        raise BadPart(part, rule, f"got {type(found).__name__}")
+    rows = [len(row) for row in found.change]
+    if rows != [size] * size or len(found.kick) != size:
+        raise BadPart(part, rule, f"got rows of {rows} and {len(found.kick)} kicks")
 
 
 def _close(x: Floats, y: Floats) -> bool:
