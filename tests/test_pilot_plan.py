@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optsched import InvalidProblem, Schedule
-from optsched.pilot import Fit, compare
+from optsched.cli import main
+from optsched.pilot import Fit, compare, save_fit
 from optsched.pilot import plan as any_plan
-from optsched.pilot.laws import KernelLaw
+from optsched.pilot.laws import KernelLaw, NormLaw
 from optsched.pilot.planning.optimal import Plan
 from optsched.pilot.planning.rivals import joined, rivals
 from tests.pilots import PEAK, SCALE, SHAPES, THETAS, made_fit, ramped
@@ -291,3 +293,30 @@ def test_units_of_the_scale_do_not_matter() -> None:
     one, two = plan(found, 3000, warmup=200), plan(other, 3000, warmup=200)
     assert two.loss == pytest.approx(one.loss, abs=1e-6)
     assert two.lower_bound == pytest.approx(one.lower_bound, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "found, horizon, why",
+    [
+        (made_fit("momentum"), 2000, "its noise fades with the steps"),
+        (
+            made_fit(
+                "fsl-norm",
+                law=NormLaw(weight_decay=3e-5, coupled=False).for_runs(SCALE, [3.2]),
+            ),
+            2000,
+            "a decay that is not multiplied by the rate",
+        ),
+        (made_fit("fsl-norm"), 10**9, "in a run this long the weights move too far"),
+    ],
+)
+def test_where_no_bound_is_known_the_reason_is_said(
+    found: Fit, horizon: int, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "law.json")
+    save_fit(found, path)
+    asked = ["plan", "--law", path, "--horizon", str(horizon), "--warmup", "0", "--robust", "none"]
+    assert main([*asked, "--shape", "simple", "--families", "linear"]) == 0
+    out = capsys.readouterr().out
+    assert f"what any schedule could gain is not known: no lower bound, as {why}" in out
+    assert "to gain over" not in out and "no schedule with rates up to" not in out

@@ -43,6 +43,7 @@ from optsched.commands.tokens import batch_option, in_tokens, short, steps_of, t
 from optsched.errors import InvalidProblem
 
 if TYPE_CHECKING:
+    from optsched.pilot.fitting import Fit
     from optsched.pilot.planning.numbers import PlainNumbers
     from optsched.pilot.planning.optimal import Plan
     from optsched.pilot.planning.peaks import PeakChoice
@@ -230,7 +231,7 @@ def plan(
         words = [f"{name}: {text}" for name, text in said.items()]
         usual = [f"warm-up of {found.warmup:,} steps, as the pilot runs had"] if told else []
         wrote = [f"wrote {path}" for path in (output, plot) if path]
-        claims = _notes(result, table, bool(options["warmup"]), start, found.peaks[1])
+        claims = _notes(result, table, bool(options["warmup"]), start, found)
         grown = [] if ramp is None else ramp_notes(ramp, critical)
         going = way_notes(now, ways, until)[0]
         notes = [*words, *usual, *going, *claims, _as_numbers(simple), *grown, *wrote]
@@ -320,11 +321,13 @@ def _numbers(result: Plan, table: Ranking, words: Mapping[str, str]) -> dict[str
     return out
 
 
-def _notes(result: Plan, table: Ranking, ramp: bool, start: int, high: float) -> list[str]:
-    """What is claimed of the plan, and how it was found; ``high``: highest peak of the runs."""
+def _notes(result: Plan, table: Ranking, ramp: bool, start: int, found: Fit) -> list[str]:
+    """What is claimed of the plan, and how it was found."""
+    from optsched.pilot.planning.bound import without_bound
+
     out = []
     if result.choice is not None:
-        out.append(_chosen(result.choice, high))
+        out.append(_chosen(result.choice, found.peaks[1]))
     if result.shape != "free rates":
         out.append(
             f"{result.shape}: {max(result.cost, 0.0):.1e} nats above the best of 80 free rates"
@@ -336,6 +339,9 @@ def _notes(result: Plan, table: Ranking, ramp: bool, start: int, high: float) ->
             f" {result.lower_bound:.5f} under this law: the plan is {result.gap:.1e} nats above"
         )
         out += _flat(result, table)
+    else:
+        why = without_bound(found)
+        out.append(f"what any schedule could gain is not known: no lower bound, as {why}")
     peaks = "the same peak and warm-up" if result.choice is None else "the same warm-up"
     tuned = "their shape" if result.choice is None else "their shape and peak"
     out.append(f"rivals: {peaks}, {tuned} tuned under the law")

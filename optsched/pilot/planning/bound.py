@@ -7,11 +7,13 @@ import math
 import numpy as np
 
 from optsched.arrays import Floats
+from optsched.pilot.fitting import Fit
+from optsched.pilot.laws import NormLaw
 from optsched.pilot.planning.relaxed import Relaxed, relaxed_plan
 from optsched.pilot.planning.task import PlanTask
 from optsched.pilot.planning.verified import Beginning, verified_bound
 
-__all__ = ["lower_bound", "relaxed"]
+__all__ = ["lower_bound", "relaxed", "without_bound"]
 
 
 def _beginning(task: PlanTask, theta: Floats, end: float) -> Beginning:
@@ -78,3 +80,17 @@ def lower_bound(task: PlanTask, theta: Floats, price: float) -> float:
         floor=task.unit_floor,
         begin=lambda end: _beginning(task, theta, end),
     )
+
+
+def without_bound(found: Fit) -> str:
+    """Why no bound is known of a plan that has none."""
+    law = found.law
+    if law.separable(found.theta, found.scale.first) is not None:
+        return "in a run this long the weights move too far for the method"
+    if isinstance(law, NormLaw):
+        return "a decay that is not multiplied by the rate moves the weights at rate 0 too"
+    if law.name == "momentum":
+        return (
+            "its noise fades with the steps, at whatever rate, so that the loss does not separate"
+        )
+    return f"{law.name} does not say how its loss separates into a clock and a noise"
