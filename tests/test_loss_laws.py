@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.loss_laws.__main__ import Score, chosen_peaks, judged
+from benchmarks.loss_laws.__main__ import Score, judged
+from benchmarks.loss_laws.peaks import SHARES, Choice, choices_of, left_out, peak_lines
 from benchmarks.loss_laws.priors import law_without, learnt
 from benchmarks.loss_laws.splits import Model, choices, models, peaks, pilot_sets, shape, splits
 from optsched.logs import Run
@@ -91,7 +92,7 @@ def test_a_peak_is_chosen_among_runs_that_differ_in_it_alone(model: Model) -> No
     sets = choices(model)
     assert sorted(shape(runs[0]) for runs in sets) == ["constant", "cooldown", "decay"]
     assert all(len(runs) == 3 for runs in sets)
-    lines = chosen_peaks(model, [made_fit("fsl")])
+    lines = peak_lines(choices_of(model, [made_fit("fsl")]))
     assert "among 3 by the loss" in lines[0] and "by the upper end" in lines[1]
 
 
@@ -127,3 +128,24 @@ def test_priors_of_other_models() -> None:
     assert law_without("c", values).priors["q"].mean == 2.0
     few = Model("25M", tuple(models(DATA)[1].runs[:3]))
     assert learnt([few])["25M"]["s"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_what_is_added_above_the_pilots_is_chosen_by_the_others() -> None:
+    """Predictions that are 1 % too low a factor of e above the pilots need 1 % and more."""
+    peaks_ = np.array([1.0, 2.0, 4.0]) * 1e-3
+    true = np.array([2.99, 3.0, 3.01])
+
+    def choice(pilots: float) -> Choice:
+        above = np.log(np.maximum(peaks_ / pilots, 1.0))
+        told = true * (1.0 - 0.012 * above)
+        return Choice(pilots, peaks_, told, told + 0.01, true)
+
+    low, middle, high = choice(1e-3), choice(2e-3), choice(4e-3)
+    assert low.regret() == pytest.approx(0.02) == middle.regret()
+    assert high.regret() == 0.0 == low.regret(0.012) == middle.regret(0.012)
+    shares, regrets = left_out([low, middle, high])
+    # The pilots at 1e-3 need .8 %, those at 2e-3 .4 %, and neither is asked about itself.
+    assert shares == {1e-3: 4e-3, 2e-3: 8e-3, 4e-3: 8e-3} and set(shares.values()) <= set(SHARES)
+    assert regrets == [low.regret(4e-3), 0.0, 0.0] and regrets[0] == pytest.approx(0.02)
+    assert left_out([low]) == ({}, [])
+    assert "with what the pilots of other peaks say" in " ".join(peak_lines([low, middle, high]))

@@ -206,6 +206,28 @@ def test_what_other_peaks_add() -> None:
     assert extra(6.0 * PEAK) == pytest.approx(3e-3 * math.log(2.0), rel=1e-5)
 
 
+def test_pilots_far_apart_say_little_of_what_is_between() -> None:
+    """1 % of the loss more, and a warning that does not stop a plan; not next to either."""
+    law = made_law("fsl-norm", weight_decay=0.1)
+
+    def told(high: float, peak: float) -> tuple[float, tuple[str, ...]]:
+        runs = tuple(replace(made_fit("fsl").runs[0], peak=one) for one in (PEAK, high * PEAK))
+        found = replace(spread_fit("fsl-norm"), law=law, runs=runs)
+        shape = ramped(8000, 500, SHAPES["cosine"], peak=peak * PEAK)
+        at = predict(found, shape, [8000])
+        return float((at.upper[0] - at.loss[0]) / at.loss[0]), at.warnings
+
+    near, far = told(4.5, 2.0), told(10.0, 2.0)
+    assert near[1] == () and "10 times apart" in far[1][0]
+    own = math.hypot(near[0] / norm.ppf(0.9), 1e-2)
+    assert far[0] == pytest.approx(norm.ppf(0.9) * own, rel=1e-3)
+    for peak in (1.0, 10.0):
+        assert told(10.0, peak)[1] == () and told(10.0, peak)[0] < 0.5 * far[0]
+    runs = tuple(replace(made_fit("fsl").runs[0], peak=one) for one in (PEAK, 10.0 * PEAK))
+    found = replace(spread_fit("fsl-norm"), law=law, runs=runs)
+    assert "10 times apart" in plan(found, 3000, peak=2.0 * PEAK, warmup=100).warnings[0]
+
+
 def test_no_interval_goes_below_0() -> None:
     found = replace(spread_fit(), misfit=50.0)
     schedule = ramped(8000, 500, SHAPES["cosine"])

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.loss_laws.peaks import choices_of, peak_lines
 from benchmarks.loss_laws.priors import law_without, learnt
-from benchmarks.loss_laws.splits import SAME, Model, choices, models, splits
+from benchmarks.loss_laws.splits import Model, models, splits
 from optsched.logs import Run
 from optsched.pilot import LAWS, Fit, fit, predict
 from optsched.pilot.laws import Law
@@ -90,37 +91,7 @@ def judged(model: Model, law: Callable[[], Law]) -> tuple[dict[str, Score], list
         score.add(fitted[key], split.targets, whole=split.kind == "protocol")
     slips = sum(found.slip > 0.0 for found in fitted.values())
     told = f"first halves do not tell the ends of {slips} of {len(fitted)} sets of pilots"
-    return scores, [told, *chosen_peaks(model, fitted.values())]
-
-
-def chosen_peaks(model: Model, fits: Iterable[Fit]) -> list[str]:
-    """Regret of the peak that every fit would choose, by the loss and by the upper end."""
-    sets = choices(model)
-    regrets: dict[str, list[float]] = {"loss": [], "upper end": []}
-    above: dict[float, list[float]] = {}
-    for found in fits if sets else ():
-        for runs in sets:
-            true = np.array([run.loss[-1] for run in runs])
-            curves = [predict(found, run.schedule, run.steps[-1:]) for run in runs]
-            for name, said in (
-                ("loss", [curve.loss[-1] for curve in curves]),
-                ("upper end", [curve.upper[-1] for curve in curves]),
-            ):
-                regrets[name].append(float(true[int(np.argmin(said))] - true.min()))
-            for run, curve in zip(runs, curves, strict=True):
-                if run.schedule.peak > found.peaks[1] * (1.0 + SAME):
-                    gap = float(curve.loss[-1] - run.loss[-1])
-                    above.setdefault(round(run.schedule.peak, 9), []).append(gap)
-    lines = [
-        f"choice of the peak among {len(sets[0])} by the {name}: regret"
-        f" {1e3 * np.mean(values):.2f} mean, {1e3 * np.max(values):.1f} largest of {len(values)}"
-        for name, values in regrets.items()
-        if values
-    ]
-    return lines + [
-        f"predicted minus measured, peak {peak:g} above the pilots: {1e3 * np.mean(gaps):+.1f}"
-        for peak, gaps in sorted(above.items())
-    ]
+    return scores, [told, *peak_lines(choices_of(model, fitted.values()))]
 
 
 def main() -> None:

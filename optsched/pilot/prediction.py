@@ -47,6 +47,9 @@ FAR_BELOW = 0.25  # of the lowest peak of the runs: as good as another setting
 # between) those of the runs and above: there the loss is underestimated, as training gets rough.
 BELOW, ABOVE = 1.5e-3, 3e-3
 OTHER_DECAY = 3e-3  # the same for an effective rate that another weight decay moves by e
+# Where the peaks of the runs on both sides are further apart than this, one in between is off by
+# as much: pilots at 1e-4 and 1e-3 say little of 5e-4 (`benchmarks.loss_laws`, far between).
+APART, SPARSE = 5.0, 1e-2
 MISFIT = 1.25  # of a fit to its own runs, in a prediction of others
 # Language models at the end of the public runs lose 2 % in a doubling of the steps.
 EARLY, BEYOND = 0.035, 1.5
@@ -135,6 +138,13 @@ def other_peak(found: Fit, peak: float) -> str | None:
     """A warning if a peak rate is one that the law does not carry to from those of the runs."""
     low, high = found.peaks
     least = low * FAR_BELOW if found.law.carries else low
+    sparse = sparse_peaks(found, peak) if found.law.carries else None
+    if sparse is not None:
+        return (
+            f"Peak rate {peak:.6g} is between those of the runs, {sparse[0]:.6g} and"
+            f" {sparse[1]:.6g}, which are {sparse[1] / sparse[0]:.2g} times apart: losses were 1 %"
+            " off there. The interval is wider; a pilot in between would tell."
+        )
     if least * (1.0 - PEAK_SLACK) <= peak <= high * (1.0 + PEAK_SLACK):
         return None
     seen = f"{high:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
@@ -155,6 +165,15 @@ def other_peak(found: Fit, peak: float) -> str | None:
     )
 
 
+def sparse_peaks(found: Fit, peak: float) -> tuple[float, float] | None:
+    """The peaks of the runs next to one between them, if these are far apart."""
+    below = [run.peak for run in found.runs if 0.0 < run.peak <= peak * (1.0 + PEAK_SLACK)]
+    above = [run.peak for run in found.runs if run.peak >= peak * (1.0 - PEAK_SLACK)]
+    if not below or not above or min(above) <= APART * max(below):
+        return None
+    return max(below), min(above)
+
+
 def peak_error(found: Fit, peak: float) -> float:
     """Standard error, of the loss, that the peak rate of a schedule adds."""
     gaps = [math.log(peak / run.peak) for run in found.runs if run.peak > 0.0 < peak]
@@ -163,6 +182,8 @@ def peak_error(found: Fit, peak: float) -> float:
     gap = min(gaps, key=abs)
     if abs(gap) <= PEAK_SLACK:
         return 0.0
+    if sparse_peaks(found, peak) is not None:
+        return math.hypot(BELOW * gap, SPARSE)
     return (ABOVE if gap > 0.0 and peak > found.peaks[1] else BELOW) * abs(gap)
 
 

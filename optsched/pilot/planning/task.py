@@ -14,7 +14,7 @@ from optsched.controls import MAX_HORIZON
 from optsched.errors import InvalidProblem
 from optsched.pilot.fitting import Fit
 from optsched.pilot.pieces import check_rate, cut
-from optsched.pilot.prediction import check_described, other_peak
+from optsched.pilot.prediction import PEAK_SLACK, check_described, other_peak
 from optsched.pilot.separable import Separable
 from optsched.schedules.schedule import Schedule
 
@@ -132,8 +132,8 @@ def checked_task(
         raise InvalidProblem("floor", floor, f"a number below the peak, {peak:g}")
     text = other_peak(found, peak)
     low, high = found.peaks
-    below = peak < low and found.law.carries
-    if text is not None and not (extrapolate or below):
+    carried = found.law.carries and peak <= high * (1.0 + PEAK_SLACK)
+    if text is not None and not (extrapolate or carried):
         seen = f"at most {high:.6g}, the highest peak of the runs"
         if not found.law.carries:
             seen = f"{low:.6g} to {high:.6g}, the peaks of the runs"
