@@ -19,6 +19,7 @@ SECTIONS = {
         "explore": ("optsched.explore.command:explore", "All of it on a page in the browser."),
     },
     "Real runs": {
+        "pilots": (f"{HERE}.pilots:pilots", "Which pilot runs to make for a budget of steps."),
         "fit": (f"{HERE}.fit:fit", "Fit a law of the loss to the logs of pilot runs."),
         "predict": (f"{HERE}.predict:predict", "Predict the loss of schedules, with intervals."),
         "plan": (f"{HERE}.plan:plan", "The schedule of the least predicted loss."),

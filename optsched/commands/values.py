@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from optsched.errors import InvalidProblem
 
-__all__ = ["Budgets", "Choice", "Grid", "Horizons", "Number"]
+__all__ = ["Budgets", "Choice", "Grid", "Horizons", "Number", "Peaks"]
 
 MOST_POINTS, LONGEST = 10_000, 10**15
 
@@ -178,6 +178,16 @@ class Budgets(Grid):
 
     def between(self, low: float, high: float, share: float) -> float:
         return low * (high / low) ** share
+
+
+class Peaks(Budgets):
+    """Increasing rates: ``LOW:HIGH:COUNT``, geometric, or a list with commas."""
+
+    unit, example = "rates", "1e-4:1e-3:4 or 1e-4,3e-4"
+    rule = "finite numbers > 0"
+
+    def allows(self, value: float) -> bool:
+        return 0.0 < value < math.inf
 
 
 class Horizons(Budgets):

@@ -20,15 +20,15 @@ __all__ = ["THEMES", "old_values", "old_words", "theme_of"]
 # Headings of the help, in their order, with the options below each.
 THEMES = {
     "The problem": (
-        "a b horizon horizons budgets features features-total batch noise samples sharpness"
+        "a b horizon horizons budget budgets features features-total batch noise samples sharpness"
         " sharpness-error trace kernel eigenvalues modes center kind regime from-tokens to-tokens"
         " from-horizon to-horizon until-loss tokens from-batch to-batch small-batch big-batch size"
     ),
-    "Rates": "peak floor warmup max-change lr edge margin cooldown",
+    "Rates": "peak peaks floor warmup max-change lr edge margin cooldown",
     "Optimiser": "optimiser momentum nu ema weight-decay uncoupled-decay init-std convention",
     "What is scheduled": (
         "control objective cost latency sample-cost divisors batch-ramp batch-sizes critical-batch"
-        " schedule families"
+        " schedule families lengths shapes count expected-loss"
     ),
     "Average": "decay half-life time-constant window for-decay at-step",
     "Noise": "levels sigma-min sigma-max rho form weighting",

@@ -1,0 +1,5 @@
+"""Which pilot runs to make: the design of experiments for a plan."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
