@@ -30,6 +30,7 @@ from optsched.pilot.tracking.track import Track, track
 DATA = Path(__file__).parents[1] / "tests" / "data"
 SIMULATED = ("sound", "rate x2", "rate x1/2", "rate held", "loss +1 %", "loss drifts to +2 %")
 CHANGES = 0.5  # of the rate at half-way: a schedule that a held rate is a fault of
+PAIRS = 3  # of runs of which one branched off the other, for a set of pilots
 BRANCH = 0.02  # of the rate: two schedules are the same up to there
 KINDS = ("protocol", "same", "longer", "up", "down", "between", "far between")
 
@@ -130,13 +131,15 @@ def branches(found: Sequence[Case]) -> None:
         if case.kind in ("same", "protocol"):
             groups[id(case.found), case.model].append(case)
     for group in groups.values():
+        pairs = 0
         for case in group:
             for other in group:
                 run, wrong = case.run, other.run
                 since = same_until(run.schedule, wrong.schedule)
                 end = int(min(run.steps[-1], wrong.steps[-1]))
-                if run is wrong or not 0.35 * end < since < 0.75 * end:
+                if run is wrong or pairs == PAIRS or not 0.35 * end < since < 0.75 * end:
                     continue
+                pairs += 1
                 keep = wrong.steps <= end
                 mixed = replace(
                     run,
@@ -213,11 +216,13 @@ def main() -> None:
     options = parser.parse_args()
     began = time.process_time()
     everything: list[Case] = []
+    all_targets: list[Case] = []
     for folder in options.data or [DATA]:
         for model in models(folder):
             targets = list(cases(model))
             # Small models are few: all of theirs.
             everything += targets[:: options.every if len(targets) > 100 else 1]
+            all_targets += targets
     if options.part != "alarms":
         forecasts(everything)
         print("\nerrors and half width in 1e-3 nats; 80 % intervals\n")
@@ -226,7 +231,7 @@ def main() -> None:
         print("|---|---|---|---|")
         near = [case for case in everything if case.kind != "far between"]
         sound(everything)
-        branches(everything)
+        branches(all_targets)
         simulated(near, options.simulated, np.random.default_rng(0))
     print(f"\n{time.process_time() - began:.0f} s of CPU")
 

@@ -447,3 +447,24 @@ def test_a_path(tmp_path: Path) -> None:
     same = track(law(), run_of("wsdld_20000_24000"))
     assert one.end == same.end and one.name == same.name
     assert "Track(" in repr(one) and len(repr(one)) < 500
+
+
+def test_a_batch_size_that_changes_is_said(tmp_path: Path) -> None:
+    rows = [{**row, "batch_size": 8 if row["step"] < 900 else 16} for row in ROWS]
+    (note,) = read_growing(write(tmp_path / "log.jsonl", "jsonl", rows)).notes
+    assert "line 9: batch_size changes from 8 to 16" in note
+    same = [{**row, "batch_size": 8} for row in ROWS]
+    assert read_growing(write(tmp_path / "log.jsonl", "jsonl", same)).notes == ()
+
+
+def test_a_warm_up_that_is_not_in_the_log_is_that_of_the_plan() -> None:
+    """Without it the run would have begun at its peak."""
+    plan, run = whole("wsd_20000_24000"), run_of("wsd_20000_24000")
+    bare = replace(
+        run, warmup=0, schedule=Schedule.from_knots([0, 23_904], eta=[3e-4, 3e-4]),
+        warnings=("The log starts late: no warm-up is assumed, ...",),
+    )  # fmt: skip
+    one = track(law(), until(bare, 12_000), plan)
+    same = track(law(), until(run, 12_000), plan)
+    assert one.warnings == () and one.schedule(1000) == pytest.approx(plan(1000))
+    assert one.end.loss == pytest.approx(same.end.loss, abs=2e-5)

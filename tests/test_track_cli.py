@@ -114,3 +114,14 @@ def test_bad_input_is_one_line(
     assert main(argv) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and any(part in err for part in said.split("|")), err
+
+
+def test_rates_beside_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    run = public_runs("100M")["constant_24000"]
+    rows = [f"{s},{x}" for s, x in zip(run.steps[:90], run.loss[:90], strict=True)]
+    Path("bare.csv").write_text("\n".join(["step,loss", *rows, ""]))
+    assert track("bare.csv") == 2
+    assert "--rates" in capsys.readouterr().err
+    run.schedule.save("rates.npz")
+    assert track("bare.csv", "--rates", "rates.npz", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["step"] == run.steps[89]

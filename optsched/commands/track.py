@@ -34,6 +34,10 @@ SHOWN = 10  # rows of the table
 )
 @log_options()
 @click.option(
+    "--rates",
+    help="Rates of logs without any: a schedule file, another log or a constant; for all RUNS.",
+)
+@click.option(
     "--weight-decay",
     type=Number("a number >= 0"),
     help="Of the runs, if not that of the pilot runs.",
@@ -63,6 +67,7 @@ def track(
     runs: tuple[str, ...],
     law: str | None,
     schedule: str | None,
+    rates: str | None,
     follow: bool,
     every: float,
     plot: str | None,
@@ -92,7 +97,7 @@ def track(
     from optsched.pilot.tracking.track import track as run_track
 
     found = load_fit(law)
-    how = reading(options)
+    how = reading(options) | {"rates": None if rates is None else _rates(rates)}
     plan = None if schedule is None else _planned(schedule, how["warmup"])
     settings = {"schedule": plan, **options}
     if follow:
@@ -111,6 +116,14 @@ def track(
     warn([f"{one.name}: {line}" for one in shown for line in one.warnings])
     if any(one.off_track for one in shown):
         ctx.exit(OFF_TRACK)
+
+
+def _rates(text: str) -> str | float:
+    """A file, or a constant."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _planned(path: str, warmup: int | None) -> Schedule:

@@ -12,6 +12,7 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from optsched.logs.formats.base import LogFormat
 from optsched.logs.formats.file import File
 from optsched.logs.formats.registry import rates_beside, read_with
 from optsched.logs.formats.table import Table, is_empty, number
+from optsched.logs.names import plain
 from optsched.logs.options import Options, PathLike
 from optsched.logs.read import read_run
 from optsched.logs.run import Run
 
 __all__ = ["GrowingLog", "read_growing"]
 
+BATCHES = ("batch_size", "global_batch_size", "batch", "bs")
 _LINE = re.compile(r"\{.*\}\s*")
 
 
@@ -128,7 +131,23 @@ class _Growing(LogFormat):
 
     def read(self, file: File) -> list[Table]:
         tables = read_with(_Whole(file.path, self.notes), self.options.format)
+        for table in tables:
+            self._batches(table)
         return [self._finite(table) for table in tables]
+
+    def _batches(self, table: Table) -> None:
+        """Say where a batch size that the rows have changes, which no law of the loss knows of."""
+        for name, fields in table.columns.items():
+            if plain(name).rpartition("/")[2] not in BATCHES:
+                continue
+            told = [(i, number(x)) for i, x in enumerate(fields) if number(x) is not None]
+            for (_, one), (i, other) in pairwise(told):
+                if one != other:
+                    self.notes.append(
+                        f"{table.path}: {table.place} {table.lines[i]}: {name} changes from"
+                        f" {one:g} to {other:g}, which the laws here know nothing of."
+                    )
+                    break
 
     def _finite(self, table: Table) -> Table:
         """The table without losses that are not finite."""
