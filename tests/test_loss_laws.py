@@ -117,7 +117,9 @@ def test_public_models_are_read_and_judged() -> None:
     assert [one.name for one in found] == ["100M", "25M"]
     assert all(one.warmup == 2160 for model in found for one in model.runs)
     scores, lines = judged(found[1], LAWS["momentum"])
-    assert set(scores) == {"protocol", "same"} and lines == []
+    assert set(scores) == {"protocol", "same"}
+    # No choice of a peak, as there is one alone.
+    assert lines == ["first halves do not tell the ends of 0 of 11 sets of pilots"]
     assert 3e-3 < np.mean(scores["protocol"].along) < 6e-3
     assert len(scores["protocol"].final) == 6
 
