@@ -257,3 +257,20 @@ def test_every_law_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
         _csv("a.csv", steps, schedule.eta[steps], 3.0 + (steps / SCALE.span) ** -0.3)
         told = _json(capsys, "fit", "a.csv", "--law", name, "--json", "--warmup", "0")
         assert told["law"]["name"] == loss.name and told["warnings"]
+
+
+def test_predict_draws_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses of a log beside its prediction; none of a family, nor of rates alone."""
+    from optsched.commands import common
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(common, "save_figure", lambda figure, path, force: drawn.append(figure))
+    law = tmp_path / "law.json"
+    save_fit(made_fit("fsl-norm"), law)
+    rates = tmp_path / "rates.csv"
+    rates.write_text("step,lr\n" + "\n".join(f"{k},1e-4" for k in range(100, 5000, 100)))
+    log = str(DATA / "25M" / "wsdcon_3.csv")
+    command = ["predict", "--law", str(law), "--horizon", "5000", "--warmup", "2160", "--plot"]
+    assert main([*command, str(tmp_path / "a.png"), log, "cosine", str(rates)]) == 0
+    points = [line for line in drawn[0].axes[0].lines if line.get_linestyle() == "None"]
+    assert len(points) == 1 and len(points[0].get_xdata()) >= 40

@@ -96,12 +96,14 @@ def predict(
     found = load_fit(law)
     warmup = found.warmup if options["warmup"] is None else options["warmup"]
     how = reading(options)
-    given = {}
+    given, files = {}, {}
     for text in schedules:
         name, schedule, steps = _schedule(text, how, horizon, peak or found.peaks[1], warmup)
         if name in given:
             raise InvalidProblem("schedules", name, "different names")
         given[name] = (schedule, steps)
+        if steps is not None:  # of a log
+            files[name] = text
     how_sure = {"level": level, "weight_decay": weight_decay}
     table = compare(found, {name: one for name, (one, _) in given.items()}, **how_sure)
     curves = {name: run(found, one, steps, **how_sure) for name, (one, steps) in given.items()}
@@ -123,7 +125,8 @@ def predict(
         from optsched.commands.common import save_figure
         from optsched.plots.pilot import prediction_figure
 
-        save_figure(prediction_figure(curves), plot, force)
+        measured = {name: run for name, text in files.items() if (run := _measured(text, how))}
+        save_figure(prediction_figure(curves, measured), plot, force)
     if as_json:
         warnings = list(table.warnings)
         shown = comparison_rows(table)
@@ -177,6 +180,16 @@ def _schedule(
     if schedule.horizon > end:
         schedule = _shortened(schedule, end)
     return log.name, schedule, steps
+
+
+def _measured(path: str, how: dict[str, Any]) -> Any:
+    """The run of a log whose rates could be read; None if it has no losses that could be drawn."""
+    from optsched.logs import read_run
+
+    try:
+        return read_run(path, **how)
+    except BadFile:
+        return None
 
 
 def _shortened(schedule: Any, horizon: int) -> Any:
