@@ -197,7 +197,7 @@ export class PhaseDiagram {
     this.high = 6;
     this.moved = moved;
     this.svg = shape("svg", { viewBox: "0 0 360 320", tabindex: "0", role: "application", "aria-roledescription": "phase diagram" });
-    home.append(this.svg);
+    home.append(this.svg, element("p", { class: "soft" }, "thin lines: equal exponent of the loss, in theory"));
     const { svg } = this;
     const x = (a) => this.x(a), y = (b) => this.y(b);
     const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
@@ -220,10 +220,9 @@ export class PhaseDiagram {
     }
     svg.append(shape("path", { d: path([[1, 1], [6, 6]]), class: "edge" }));
     svg.append(shape("rect", { x: x(1), y: y(6), width: x(6) - x(1), height: y(1) - y(6), class: "frame" }));
-    svg.append(shape("text", { x: x(2), y: y(5.2), "text-anchor": "middle" }, "hard phase"));
-    svg.append(shape("text", { x: x(5), y: y(2.4), "text-anchor": "middle" }, "easy phase"));
+    svg.append(shape("text", { x: x(1.72), y: y(5.5), "text-anchor": "middle" }, "hard phase"));
+    svg.append(shape("text", { x: x(4.17), y: y(2.6), "text-anchor": "middle" }, "easy phase"));
     svg.append(shape("text", { x: x(3.5), y: 310, "text-anchor": "middle" }, "target exponent a"));
-    svg.append(shape("text", { x: x(6) - 4, y: y(1.75), "text-anchor": "end", class: "soft" }, "lines: exponent of the loss"));
     const side = shape("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(14 ${y(3.5)}) rotate(-90)` }, "covariance exponent b");
     svg.append(side);
     this.here = shape("circle", { r: 7, class: "here" });
