@@ -14,7 +14,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 FIGURES = Path(__file__).parent / "figures"
-VIEW = {"width": 1200, "height": 1000}
+WIDTH, HEIGHT = 1200, 1000
 
 
 def main() -> None:
@@ -26,7 +26,9 @@ def main() -> None:
         with sync_playwright() as driver:
             chromium = shutil.which("chromium") or shutil.which("google-chrome")
             browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(viewport=VIEW, color_scheme="light")
+            page = browser.new_page(
+                viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light"
+            )
             page.goto(address)
             page.wait_for_selector("#rivals table")
             page.wait_for_timeout(1000)

@@ -190,6 +190,23 @@ def mutated(draw: random.Random, content: bytes) -> bytes:
     return b"".join(lines)
 
 
+def test_a_folder_of_logs_is_read_file_by_file() -> None:
+    files = [one | {"name": f"pilots/{one['name']}"} for one in LOGS[:2]]
+    state = {
+        "log_history": [{"step": k, "learning_rate": 1e-3, "loss": 3 + 9 / k} for k in range(9, 90)]
+    }
+    trainer = packed("trained/trainer_state.json", json.dumps(state).encode())
+    found = answer("fit", {"files": [*files, packed("pilots/notes.md", b"mine"), trainer]})
+    names = {row["name"]: row["ok"] for row in found["files"]}
+    assert names == {
+        "pilots/constant_24000.csv": True,
+        "pilots/cosine_24000.csv": True,
+        "pilots/notes.md": False,
+        "trained": True,
+    }
+    assert [run["name"] for run in found["runs"]] == ["constant_24000", "cosine_24000", "trained"]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_any_file_gets_an_answer(seed: int) -> None:
     draw = random.Random(seed)

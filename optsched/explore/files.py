@@ -13,9 +13,9 @@ from optsched.commands.fit import fit as fit_command
 from optsched.commands.solve import solve as solve_command
 from optsched.errors import InvalidProblem
 from optsched.explore.asked import FIT, arguments, run
-from optsched.explore.folder import dropped, inside
+from optsched.explore.folder import inside
 from optsched.explore.model import problem_of
-from optsched.explore.runs import plan_of
+from optsched.explore.runs import plan_of, understood
 from optsched.schedules import Schedule
 
 __all__ = ["exported", "reported"]
@@ -74,8 +74,9 @@ def reported(body: Mapping[str, Any]) -> dict[str, Any]:
             ]
             run(solve_command, [*words, f"--report={REPORT}"])
         elif what == "fit":
-            words, sources = arguments(body.get("options"), FIT), dropped(body.get("files"))
-            run(fit_command, [*words, f"--report={REPORT}"], sources)
+            words = arguments(body.get("options"), FIT)
+            _, good = understood(body.get("files"), words)
+            run(fit_command, [*words, f"--report={REPORT}"], good)
         elif what == "plan":
             plan_of(body, f"--report={REPORT}")
         else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,7 +27,7 @@ from optsched.pilot import Fit, predict
 from optsched.pilot.laws import LAWS
 from optsched.pilot.pieces import cut
 
-__all__ = ["fitted", "planned", "plan_of"]
+__all__ = ["fitted", "plan_of", "planned", "understood"]
 
 POINTS, CURVE = 90, 240
 LAW, PLANNED = "law.json", "plan.json"
@@ -35,10 +37,7 @@ def fitted(body: Mapping[str, Any]) -> dict[str, Any]:
     """Every file as it was understood or not, and the fit to those that were."""
     words = arguments(body.get("options"), FIT)
     with inside():
-        sources = dropped(body.get("files"))
-        how = _reading(words)
-        rows = [_read(source, how) for source in sources]
-        good = [row["name"] for row in rows if row["ok"]]
+        rows, good = understood(body.get("files"), words)
         if not good:
             return {"files": rows, "problem": "none of these files is a log that can be read"}
         try:
@@ -59,6 +58,23 @@ def fitted(body: Mapping[str, Any]) -> dict[str, Any]:
             "failed": found.failed,
             **said(page),
         }
+
+
+def understood(files: Any, words: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write dropped files here, and read each: a row for every one, and the names of the good ones.
+
+    A folder is one run or more, as `fit` reads it; else its files are read by themselves.
+    """
+    how, rows = _reading(words), []
+    for source in dropped(files):
+        row = _read(source, how)
+        if not row["ok"] and os.path.isdir(source):
+            inner = sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
+            single = [_read(path, how) for path in inner]
+            rows += single if any(one["ok"] for one in single) else [row]
+        else:
+            rows.append(row)
+    return rows, [row["name"] for row in rows if row["ok"]]
 
 
 def _reading(words: Sequence[str]) -> dict[str, Any]:

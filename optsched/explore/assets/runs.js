@@ -173,7 +173,7 @@ function fitted() {
   const own = new Set(fit.files.flatMap((row) => row.lines));
   byId("law-lines").replaceChildren(words(fit.lines.filter((line) => !own.has(line))));
   const report = element("button", { type: "button" }, "Report of the fit");
-  report.addEventListener("click", () => download(report, "report", async () => ({ what: "fit", files: (await packed()).filter((one) => fit.files.some((row) => row.ok && row.name === one.name.split("/")[0])), options: options([...FIT, ...MORE]) })));
+  report.addEventListener("click", () => download(report, "report", async () => ({ what: "fit", files: await packed(), options: options([...FIT, ...MORE]) })));
   const law = element("button", { type: "button", onclick: () => save("law.json", JSON.stringify(fit.law, null, 1), "application/json") }, "Law file");
   byId("law-take").replaceChildren(law, report);
   if (!inputs["p.horizon"].input.value) {
@@ -237,7 +237,7 @@ function planned() {
 function quoted(text) { return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`; }
 
 function command() {
-  const names = [...new Set(files.map((one) => one.name.split("/")[0]))].filter((name) => fit.files.some((row) => row.ok && row.name === name));
+  const names = fit.files.filter((row) => row.ok).map((row) => row.name);
   const spelled = (given) => Object.entries(given).map(([key, value]) => `--${key} ${quoted(value)}`);
   const lines = [
     ["optsched fit", ...names.map(quoted), ...spelled(options([...FIT, ...MORE])), "--output law.json"].join(" "),
