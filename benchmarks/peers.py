@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ INTERVALS = 60
 
 def with_casadi(lam: Array, mu: Array, nu: Array, m: float, s2: float, cap: float, t: int) -> Array:
     """Multiple shooting."""
-    import casadi as ca
+    ca: Any = importlib.import_module("casadi")
 
     n, step = len(lam), t / INTERVALS
     e, u = ca.MX.sym("e", n), ca.MX.sym("u")
@@ -69,8 +70,8 @@ def with_casadi(lam: Array, mu: Array, nu: Array, m: float, s2: float, cap: floa
 
 def with_rockit(lam: Array, mu: Array, nu: Array, m: float, s2: float, cap: float, t: int) -> Array:
     """Direct collocation."""
-    import casadi as ca
-    import rockit
+    ca: Any = importlib.import_module("casadi")
+    rockit: Any = importlib.import_module("rockit")
 
     ocp = rockit.Ocp(T=t)
     scale = mu + nu
@@ -92,8 +93,8 @@ def with_rockit(lam: Array, mu: Array, nu: Array, m: float, s2: float, cap: floa
 
 def with_dymos(lam: Array, mu: Array, nu: Array, m: float, s2: float, cap: float, t: int) -> Array:
     """Radau collocation."""
-    import dymos as dm
-    import openmdao.api as om
+    dm: Any = importlib.import_module("dymos")
+    om: Any = importlib.import_module("openmdao.api")
 
     n, scale = len(lam), mu + nu
 
@@ -110,7 +111,7 @@ def with_dymos(lam: Array, mu: Array, nu: Array, m: float, s2: float, cap: float
             self.declare_partials("*", "*", method="cs")
             self.declare_coloring(wrt="*", method="cs", num_full_jacs=2, show_summary=False)
 
-        def compute(self, inputs, outputs) -> None:
+        def compute(self, inputs: Any, outputs: Any) -> None:
             e, u = inputs["share"] * scale, inputs["u"][:, None]
             noise = u**2 / m * nu * (e.sum(1, keepdims=True) + s2)
             outputs["flow"] = ((-2 * u * lam + u**2 * (1 + 1 / m) * lam**2) * e + noise) / scale

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from optsched.arrays import Floats
+from optsched.pilot.planning import verified
 from optsched.pilot.planning.verified import Beginning, longest_clock, verified_bound
 from optsched.pilot.separable import Separable, Weights
 
@@ -269,3 +271,23 @@ def test_what_the_method_is_not_for_has_no_bound() -> None:
     assert math.isnan(verified_bound(_law(clock=2.5), price=0.1, **common))
     assert math.isnan(verified_bound(_law(), price=0.0, **common))
     assert math.isnan(verified_bound(_law(decay=1e3, growth=0.0), price=0.1, **common))
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_wrong_value_function_gives_a_lower_bound(
+    side: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How good it is matters for the size of the bound, not for its truth.
+
+    Halved for the largest or the smallest weights, where no optimum goes.
+    """
+    truth = _bound("decay")
+    solved = verified._Value._solved
+
+    def wrong(value: verified._Value) -> Floats:
+        low, high = value.w[0], value.w[-1]
+        place = side * (value.w - 0.5 * (low + high)) - 0.35 * (high - low)
+        return solved(value) * (1.0 - 0.5 / (1.0 + np.exp(-place / 0.15)))
+
+    monkeypatch.setattr(verified._Value, "_solved", wrong)
+    assert truth - 0.5 < _bound.__wrapped__("decay") <= truth
