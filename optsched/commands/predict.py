@@ -122,11 +122,7 @@ def predict(
         ]
         write_table(output, rows, overwrite=force)
     if plot is not None:
-        from optsched.commands.common import save_figure
-        from optsched.plots.pilot import prediction_figure
-
-        measured = {name: run for name, text in files.items() if (run := _measured(text, how))}
-        save_figure(prediction_figure(curves, measured), plot, force)
+        _plot(curves, files, how, plot, force)
     if as_json:
         warnings = list(table.warnings)
         shown = comparison_rows(table)
@@ -180,6 +176,16 @@ def _schedule(
     if schedule.horizon > end:
         schedule = _shortened(schedule, end)
     return log.name, schedule, steps
+
+
+def _plot(
+    curves: dict[str, Any], files: dict[str, str], how: dict[str, Any], path: str, force: bool
+) -> None:
+    from optsched.commands.common import save_figure
+    from optsched.plots.pilot import prediction_figure
+
+    measured = {name: run for name, file in files.items() if (run := _measured(file, how))}
+    save_figure(prediction_figure(curves, measured), path, force)
 
 
 def _measured(path: str, how: dict[str, Any]) -> Any:
