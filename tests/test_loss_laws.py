@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from benchmarks.loss_laws.__main__ import Score, judged
+from benchmarks.loss_laws.extensions import EXTRA, Extended
 from benchmarks.loss_laws.peaks import SHARES, Choice, choices_of, left_out, peak_lines
 from benchmarks.loss_laws.priors import law_without, learnt
 from benchmarks.loss_laws.splits import Model, choices, models, peaks, pilot_sets, shape, splits
 from optsched.logs import Run
 from optsched.pilot import LAWS
 from optsched.pilot.laws.norm import PRIORS
-from tests.pilots import DATA, PEAK, SHAPES, THETAS, made_fit, made_law, made_run, ramped
+from optsched.pilot.pieces import cut
+from tests.pilots import DATA, PEAK, SCALE, SHAPES, THETAS, made_fit, made_law, made_run, ramped
 
 
 def run(kind: str, horizon: int, peak: float = PEAK) -> Run:
@@ -151,3 +153,16 @@ def test_what_is_added_above_the_pilots_is_chosen_by_the_others() -> None:
     assert regrets == [low.regret(4e-3), 0.0, 0.0] and regrets[0] == pytest.approx(0.02)
     assert left_out([low]) == ({}, [])
     assert "with what the pilots of other peaks say" in " ".join(peak_lines([low, middle, high]))
+
+
+def test_extensions_without_their_parameter_are_the_law() -> None:
+    law, schedule = made_law("fsl-norm"), ramped(12_000, 500, SHAPES["wsd"])
+    pieces = cut(schedule, np.array([3000, 8000, 12_000]), SCALE)
+    theta = np.array(THETAS["fsl-norm"])
+    plain = law.curve(theta, pieces)
+    for kind in EXTRA:
+        mine = Extended(weight_decay=0.1, kind=kind)
+        same = mine.curve(np.append(theta, 0.0), pieces)
+        np.testing.assert_allclose(same, plain, rtol=1e-9)
+        more = mine.curve(np.append(theta, 0.05), pieces)
+        assert kind == "none" or np.all(more > plain + 1e-5)

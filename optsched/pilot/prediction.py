@@ -49,7 +49,7 @@ BELOW, ABOVE = 1.5e-3, 3e-3
 OTHER_DECAY = 3e-3  # the same for an effective rate that another weight decay moves by e
 # Where the peaks of the runs on both sides are further apart than this, one in between is off by
 # as much: pilots at 1e-4 and 1e-3 say little of 5e-4 (`benchmarks.loss_laws`, far between).
-APART, SPARSE = 5.0, 1e-2
+APART, SPARSE = 5.0, 1.5e-2
 MISFIT = 1.25  # of a fit to its own runs, in a prediction of others
 # Language models at the end of the public runs lose 2 % in a doubling of the steps.
 EARLY, BEYOND = 0.035, 1.5
@@ -142,8 +142,8 @@ def other_peak(found: Fit, peak: float) -> str | None:
     if sparse is not None:
         return (
             f"Peak rate {peak:.6g} is between those of the runs, {sparse[0]:.6g} and"
-            f" {sparse[1]:.6g}, which are {sparse[1] / sparse[0]:.2g} times apart: losses were 1 %"
-            " off there. The interval is wider; a pilot in between would tell."
+            f" {sparse[1]:.6g}, which are {sparse[1] / sparse[0]:.2g} times apart: losses were"
+            " about 1 % off there. The interval is wider; a pilot in between would tell."
         )
     if least * (1.0 - PEAK_SLACK) <= peak <= high * (1.0 + PEAK_SLACK):
         return None
