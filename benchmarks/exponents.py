@@ -3,6 +3,7 @@
 N infinite, m = 5, sigma = 0.5, eta_max = 1; five horizons T = 10^6 .. 10^10 of equal weight. Run:
 ``python -m benchmarks.exponents`` prints the tables of docs/scaling.md; ``--grid`` adds a plane of
 (a, b) and counts how often a fit is within 0.02 of theory, and theory within two standard errors.
+``--limits`` counts that alone, for optima over two decades at the short horizons of a usual study.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from optsched import Problem
+from optsched.exponents import fit_exponent
 from optsched.studies.scaling import Scaling, scaling
 
 SCHEDULES = ("optimal", "constant", "power", "linear", "cosine", "wsd")
@@ -22,6 +24,14 @@ PAPER = ((3.5, 5.0), (3.5, 2.0))
 OTHERS = ((2.0, 1.5), (2.5, 4.0), (1.5, 2.5), (4.5, 3.0))
 GRID = [(a, b) for a in (1.5, 2.0, 2.5, 3.5, 5.0) for b in (1.3, 1.7, 2.5, 3.5, 5.0)]
 HORIZONS = [10**k for k in range(6, 11)]
+SHORT = np.geomspace(100, 1e7, 16).round().astype(int).tolist()
+RANGES = ((0, 7), (3, 10), (6, 13), (9, 16), (0, 10))
+PLANE = [
+    (a, b)
+    for a in (1.5, 2.0, 2.5, 3.5, 5.0)
+    for b in (1.2, 1.6, 2.0, 3.0, 5.0)
+    if abs(a - b) >= 0.2  # nearer to it nothing has settled at any horizon
+]
 CLOSE, ERRORS = 0.02, 2.0
 HEAD = (
     "a, b",
@@ -97,12 +107,39 @@ def summary(studies: Sequence[Scaling]) -> Iterator[str]:
         )
 
 
+def limits() -> Iterator[str]:
+    """How often theory is within twice the errors of fit and limit, by range of horizons."""
+    found = [study(a, b, "optimal", SHORT) for a, b in PLANE]
+    for first, last in RANGES:
+        steps = SHORT[first:last]
+        fits = [
+            (fit_exponent(steps, [p.excess_loss for p in one.points[first:last]]), one.theory)
+            for one in found
+        ]
+        sure = [abs(f.exponent - t["expected"]) < ERRORS * f.stderr for f, t in fits]
+        far = [
+            abs(f.extrapolated - t["expected"]) < ERRORS * f.extrapolated_stderr
+            for f, t in fits
+            if not math.isnan(f.extrapolated)
+        ]
+        yield (
+            f"T = {steps[0]:,} to {steps[-1]:,}: theory within {ERRORS:g} standard errors"
+            f" {sum(sure)} of {len(sure)}, of the limit {sum(far)} of {len(far)}"
+        )
+
+
 def main() -> None:
     """Run the studies, and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", action="store_true", help="add a plane of (a, b)")
+    parser.add_argument("--limits", action="store_true", help="count the errors at short horizons")
     args = parser.parse_args()
     began = time.perf_counter()
+    if args.limits:
+        for line in limits():
+            print(line)
+        print(f"{time.perf_counter() - began:.0f} s")
+        return
     for points in (PAPER, OTHERS, *([GRID] if args.grid else [])):
         studies: list[Scaling] = []
         for line in table(points, studies):

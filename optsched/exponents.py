@@ -5,7 +5,8 @@ A loss that falls as :math:`T^{-p}` does so only in the limit: with a correction
 therefore states two errors. The *scatter* of the points about a smooth curve is a jackknife over
 the horizons; the *drift* is the difference between the slope of the whole range and that of its
 longest horizon. Neither alone is the error of p, as points without noise can lie on a curve that is
-far from straight.
+far from straight, and one whose slopes turn has no drift: so the *spread* of the local slopes
+counts as well.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ __all__ = ["ExponentFit", "checked_points", "fit_exponent", "json_ready"]
 
 METHOD = (
     "weighted least squares in log-log; standard error: jackknife over the horizons about a"
-    " parabola, and in quadrature twice the drift of the slope to the longest horizon"
+    " parabola, and in quadrature twice the drift of the slope to the longest horizon, or twice the"
+    " spread of the local slopes"
 )
 CORRECTIONS = np.linspace(0.15, 1.0, 18)  # exponents w of the correction T^-w that are tried
 LEAST_EXTRAPOLATED, ROUNDING = 5, 1e-9
+SLOW, FAST = 0.1, 1.0  # exponents w of the correction, where the local slopes have turned
+NOISY = 5.0  # standard errors of a local slope that noise alone spreads them by
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,19 +46,23 @@ class ExponentFit(Brief):
     exponent, amplitude : float
         p, positive where the loss falls: the mean slope of the range; and A.
     stderr : float
-        ``hypot(scatter, 2 drift)``, meant as the standard error of the limit of large T, as if
-        the slope had as far to go as it went; NaN for two points without errors.
+        ``hypot(scatter, 2 drift)``, or with the spread in place of the drift where that is more:
+        meant as the standard error of the limit of large T, as if the slope had as far to go as
+        it went; NaN for two points without errors.
     scatter : float
         Standard error of ``exponent`` from the scatter of the points.
     drift : float
         Slope at the longest horizon, of a parabola in log T, minus ``exponent``; NaN below 4
         points.
+    spread : float
+        Range of local slopes that turn, beyond what the noise of the points makes of them.
     local_slopes : numpy.ndarray, shape (n - 1,)
         Exponents between neighbours.
     extrapolated, extrapolated_stderr : float
         Limit of a fit with one correction :math:`T^{-w}`, w from 0.15 to 1. Its error: the spread
-        over all w that fit as well, the scatter, and the distance to the last local slope. NaN
-        where that is not defensible.
+        over all w that fit as well, the scatter, and the distance to the last local slope. Where
+        the local slopes turn, no such fit is defensible: then what the last two of them leave to
+        go for any w from 0.1 to 1. NaN where points are too few or too noisy for that.
     remark, method : str
         What the extrapolation rests on, or why there is none; how the errors were made.
     """
@@ -65,6 +73,7 @@ class ExponentFit(Brief):
     stderr: float
     scatter: float
     drift: float
+    spread: float
     amplitude: float
     local_slopes: Floats
     extrapolated: float
@@ -108,22 +117,60 @@ def _scatter(x: Floats, y: Floats, weight: Floats) -> float:
     return math.sqrt((n - 1) * float(slopes.var()))
 
 
+def _noise(x: Floats, y: Floats) -> float:
+    """Standard error of a local slope from the noise of the points about a smooth curve."""
+    n = len(x)
+    if n < LEAST_EXTRAPOLATED:
+        return math.inf
+    degree = min(n - 3, 4)
+    smooth = _powers(x, degree)
+    _, rest = _least_squares(smooth, y, np.ones(n))
+    return math.sqrt(2.0 * rest / (n - degree - 1)) / float(np.diff(x).min())
+
+
+def _known_noise(x: Floats, error: Floats) -> float:
+    """Largest standard error of a local slope from those of the points."""
+    return float((np.hypot(error[1:], error[:-1]) / np.diff(x)).max())
+
+
+def _turning(x: Floats, slopes: Floats, noise: float) -> tuple[float, float, str]:
+    """Limit where the slopes have turned: as if they went on with a correction T^-w.
+
+    Differences of the slopes then fall by the factor T^-w from one to the next: what is left is a
+    geometric sum, for any w from `SLOW` to `FAST`.
+    """
+    before, last = np.diff(slopes[-3:]).tolist()
+    if abs(last) < 2.0 * noise or last * before < 0.0:
+        return math.nan, math.nan, "not extrapolated: the local slopes do not settle steadily"
+    step = float(x[-1] - x[0]) / (len(x) - 1)
+    most, least = (last / math.expm1(w * step) for w in (SLOW, FAST))
+    doubt = 0.5 * abs(most - least) * max(abs(last / before), 1.0)  # more while they accelerate
+    remark = f"the local slopes turn: one correction, T^-{SLOW:g} to T^-{FAST:g}, from the last two"
+    return float(slopes[-1]) + 0.5 * (most + least), math.hypot(noise, doubt), remark
+
+
 def _extrapolation(
-    x: Floats, y: Floats, weight: Floats, fit: float, drift: float, scatter: float
+    x: Floats,
+    y: Floats,
+    weight: Floats,
+    fit: float,
+    drift: float,
+    scatter: float,
+    spread: float,
 ) -> tuple[float, float, str]:
     """Limit of the exponent with a correction T^-w; its error; a remark."""
     n = len(x)
     if n < LEAST_EXTRAPOLATED:
         return math.nan, math.nan, f"not extrapolated: fewer than {LEAST_EXTRAPOLATED} horizons"
     turns = np.diff(np.diff(y) / np.diff(x)) * np.sign(-drift)
-    if abs(drift) <= 2.0 * scatter + ROUNDING:
+    if abs(drift) <= 2.0 * scatter + ROUNDING and spread <= 2.0 * scatter + ROUNDING:
         return (
             fit,
             math.hypot(scatter, 2.0 * drift),
             "no drift beyond the scatter: the fit is the limit",
         )
     if turns.min() < 0.0 or turns[-1] > turns[0]:
-        return math.nan, math.nan, "not extrapolated: the local slopes do not settle steadily"
+        return _turning(x, -np.diff(y) / np.diff(x), _noise(x, y))
     line = _powers(x, 1)
     bent = [np.column_stack([line, np.exp(-w * (x - x[0]))]) for w in CORRECTIONS]
     tried = [_least_squares(columns, y, weight) for columns in bent]
@@ -172,16 +219,24 @@ def fit_exponent(
     if n > 3:
         parabola, _ = _least_squares(_powers(x, 2), y, weight)
         drift = -float(parabola[1] + 2.0 * parabola[2] * (x[-1] - x.mean())) - exponent
-    limit, doubt, remark = _extrapolation(x, y, weight, exponent, drift, scatter)
+    slopes = -np.diff(y) / np.diff(x)
+    noise = _noise(x, y) if error is None else _known_noise(x, error)
+    turns = np.diff(slopes) * np.sign(slopes[-1] - slopes[0])
+    spread = 0.0  # of slopes that rise or fall throughout the drift says it all
+    if turns.size and turns.min() < 0.0:
+        spread = max(float(np.ptp(slopes)) - NOISY * noise, 0.0)
+    far = max(0.0 if math.isnan(drift) else abs(drift), spread)
+    limit, doubt, remark = _extrapolation(x, y, weight, exponent, drift, scatter, spread)
     return ExponentFit(
         horizons=steps,
         losses=loss,
         exponent=exponent,
-        stderr=math.hypot(scatter, 0.0 if math.isnan(drift) else 2.0 * drift),
+        stderr=math.hypot(scatter, 2.0 * far),
         scatter=scatter,
         drift=drift,
+        spread=spread,
         amplitude=math.exp(float(line[0]) - float(line[1]) * x.mean()),
-        local_slopes=-np.diff(y) / np.diff(x),
+        local_slopes=slopes,
         extrapolated=limit,
         extrapolated_stderr=doubt,
         remark=remark,

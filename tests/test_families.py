@@ -110,6 +110,11 @@ CASES: dict[str, Case] = {
         lambda t: 1.0 / (1.0 + t / 3.0),
         [],
     ),
+    "capped_power_law": (
+        lambda s: f.capped_power_law(T, 0.3, hold=3, chi=1.7, sampling=s),
+        lambda t: min(1.0, (max(t, 1e-9) / 3.0) ** -1.7),
+        [3.0],
+    ),
     "inverse_time, power": (
         lambda s: f.inverse_time(T, 0.3, timescale=3, power=1.7, sampling=s),
         lambda t: (1.0 + t / 3.0) ** -1.7,
@@ -231,7 +236,9 @@ def test_power_law() -> None:
     with pytest.raises(InvalidProblem, match="diverges"):
         f.power_law(100, 0.5, chi=1.0)
     law = f.FAMILIES["power_law"]
-    assert law(50, 0.3, chi=0.6)(0) == pytest.approx(0.3)
+    np.testing.assert_allclose(law(50, 0.3, chi=0.6).eta, 0.3 * np.arange(1.0, 51.0) ** -0.6)
+    average = law(50, 0.3, chi=0.6, sampling="average")
+    assert average(0) == pytest.approx(0.3) and average(1) < law(50, 0.3, chi=0.6)(1)
     assert law(50, 0.3, chi=0.6, sampling="left")(1) == pytest.approx(0.3 * 2**-0.6)
 
 

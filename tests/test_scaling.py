@@ -102,6 +102,49 @@ def test_corrections_to_scaling_are_covered(scatter: float) -> None:
     assert np.mean(np.array(far) < 2.0) > 0.93
 
 
+def test_slopes_that_turn_have_an_error_that_knows() -> None:
+    """Of two corrections of opposite signs the parabola sees no drift."""
+    horizons = np.geomspace(1e2, 1e5, 7)
+    loss = horizons**-0.7 * (1.0 + 3.0 * horizons**-0.6 - 0.6 * horizons**-0.25)
+    fit = fit_exponent(horizons, loss)
+    turns = np.sign(np.diff(fit.local_slopes))
+    assert turns[0] < 0.0 < turns[-1] or turns[0] > 0.0 > turns[-1]
+    assert abs(fit.drift) < fit.spread and abs(fit.exponent - 0.7) < 2.0 * fit.stderr
+
+
+def _along(low: float, high: float, count: int) -> Scaling:
+    steps = np.geomspace(low, high, count).round().astype(int).tolist()
+    return scaling(Problem(3.5, 2.0, 10, math.inf), steps, solve_options=QUICK)
+
+
+def test_slopes_that_turn_are_told_and_have_a_limit() -> None:
+    found = _along(100, 1e5, 7)
+    assert found.fit is not None
+    assert any("do not settle on this range" in line for line in found.warnings)
+    assert abs(found.fit.exponent - 5 / 7) < 2.0 * found.fit.stderr
+    assert "turn" in found.fit.remark
+    assert abs(found.fit.extrapolated - 5 / 7) < found.fit.extrapolated_stderr < 0.02
+    assert abs(found.fit.extrapolated - 5 / 7) < abs(found.fit.local_slopes[-1] - 5 / 7)
+
+
+def test_a_fit_that_theory_contradicts_says_so() -> None:
+    found = _along(1e3, 1e5, 5)
+    assert found.fit is not None
+    (told,) = [line for line in found.warnings if "from theory" in line]
+    assert f"{found.fit.exponent - 5 / 7:+.4f} from theory" in told
+    assert f"{found.fit.local_slopes[-1] - 5 / 7:+.4f} from it" in told
+
+
+def test_the_best_power_law_is_scaled_by_the_bound() -> None:
+    """min(c, 1) t^-chi, of steps counted from one."""
+    for b, loss in ((2.0, 0.002632), (5.0, 0.02203)):
+        (point,) = (SCHEDULES["power"](Problem(3.5, b, 1000), {}, None),)
+        assert point.excess_loss == pytest.approx(loss, rel=3e-4)
+        assert point.tuned is not None
+        eta = point.tuned.schedule.eta
+        np.testing.assert_allclose(eta, eta[0] * np.arange(1, 1001.0) ** -point.options["chi"])
+
+
 def test_few_points() -> None:
     two = fit_exponent([10, 100], [1.0, 0.1])
     assert two.exponent == pytest.approx(1.0)

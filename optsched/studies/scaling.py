@@ -29,6 +29,7 @@ __all__ = [
 
 MISSING_SHARE = 0.01  # of the loss: more in features that are left out is a bias
 DRIFT_WARNING = 0.03
+DISAGREES, LEAST_OFF = 2.0, 2e-3  # standard errors from theory, and the least difference told
 DRIFT_POINTS = 4  # fewer have no drift
 AT_BOUND = 0.999
 NOISE_SHARE = 0.1  # excess loss over label noise, above which theory has not begun
@@ -289,8 +290,25 @@ def _warnings(
             f"the peak rate is at its bound up to T = {bound:g}, where theory has it fall as"
             f" T^-{falls:.3g}: horizons are too short for the limit"
         )
+    if fit is not None:
+        warnings += _disagreement(fit, scaling_theory(problem, schedule).get("expected"))
     slow = fit is not None and _logarithm(problem, schedule)
     return [*warnings, slow] if slow else warnings
+
+
+def _disagreement(fit: ExponentFit, theory: float | None) -> list[str]:
+    """A sentence where the loss falls otherwise than theory says, beyond the standard error."""
+    if theory is None or math.isnan(fit.stderr):
+        return []
+    off = fit.exponent - theory
+    if abs(off) <= max(DISAGREES * fit.stderr, LEAST_OFF):
+        return []
+    first, last = (float(fit.local_slopes[i]) for i in (0, -1))
+    return [
+        f"the fitted exponent of the loss is {off:+.4f} from theory, {abs(off) / fit.stderr:.2g}"
+        f" standard errors: local slopes go from {first:.4f} to {last:.4f}, which is"
+        f" {last - theory:+.4f} from it; corrections that such horizons do not show are in no error"
+    ]
 
 
 def _too_short(
@@ -302,6 +320,12 @@ def _too_short(
         warnings.append(
             f"{len(good)} horizons are too few to see whether the slope drifts: the standard error"
             " does not know about corrections to scaling"
+        )
+    if fit is not None and fit.spread > 2.0 * fit.scatter and fit.spread > abs(fit.drift):
+        at = ", ".join(f"{slope:.4f}" for slope in fit.local_slopes)
+        warnings.append(
+            f"the local slopes do not settle on this range ({at}): the limit may be further off"
+            " than they are apart"
         )
     if fit is not None and abs(fit.drift) > DRIFT_WARNING:
         warnings.append(

@@ -9,6 +9,7 @@ from .decays import (
     inverse_time as inverse_time,
     linear as linear,
     polynomial as polynomial,
+    capped_power_law as capped_power_law,
     power_law as power_law,
     wsd as wsd,
 )

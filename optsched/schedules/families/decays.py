@@ -31,6 +31,7 @@ from optsched.schedules.families.pieces import (
 from optsched.schedules.schedule import Sampling, Schedule
 
 __all__ = [
+    "capped_power_law",
     "constant",
     "cosine",
     "exponential",
@@ -310,6 +311,44 @@ def power_law(
     top = 1.0 / (1.0 - chi) if average else 1.0
     piece = Piece(0.0, horizon, lambda s, g, w: power_mean(s + shift, w, -chi) / top)
     return _schedule([piece], horizon, c * float(horizon) ** -xi * top, average)
+
+
+def capped_power_law(
+    horizon: int,
+    peak: float,
+    *,
+    hold: Span = 0.1,
+    chi: float = 0.5,
+    sampling: Sampling = "average",
+) -> Schedule:
+    r"""Power law below a cap, :math:`\eta(t) = \min(\eta_0, c\, t^{-\chi})`.
+
+    Parameters
+    ----------
+    horizon : int
+        Number of steps T.
+    peak : float
+        The cap :math:`\eta_0`.
+    hold : int or float
+        Where the power law falls below it, :math:`(c/\eta_0)^{1/\chi}`, in steps (at least one) or
+        as share of the horizon.
+    chi : float
+        Exponent :math:`\chi`, in [0, 100].
+    sampling : {"average", "left"}
+        Average over every step, or the rate at its start.
+
+    Notes
+    -----
+    The other reading of a power law with a largest rate: `power_law` scales all of it.
+    """
+    horizon, peak, average = check(horizon, peak, sampling)
+    held = min(span("hold", hold, horizon, 1, MAX_HORIZON), horizon)
+    chi = number("chi", chi, 0.0, 100.0)
+    pieces = [Piece(0.0, held, flat(1.0), straight=True)]
+    if held < horizon:
+        fall = Piece(held, horizon, lambda s, g, w: power_mean(1.0 + s / held, w / held, -chi))
+        pieces.append(fall)
+    return _schedule(pieces, horizon, peak, average)
 
 
 def wsd(

@@ -16,6 +16,7 @@ from optsched.errors import InvalidProblem
 from optsched.schedules.families.cycles import cosine_restarts, cyclical, one_cycle
 from optsched.schedules.families.decays import (
     Anneal,
+    capped_power_law,
     constant,
     cosine,
     exponential,
@@ -78,9 +79,12 @@ def _damped(
 
 
 def _decay_law(
-    horizon: int, peak: float, *, chi: float = 0.5, sampling: Sampling = "average"
+    horizon: int, peak: float, *, chi: float = 0.5, sampling: Sampling = "left"
 ) -> Schedule:
-    """Power law whose first rate is the peak; the exponent of the horizon is then idle."""
+    """Power law whose first rate is the peak; the exponent of the horizon is then idle.
+
+    Steps are counted from one: an average over the first step would cost the rest 1/(1 - chi).
+    """
     _, peak, average = check(horizon, peak, sampling)
     chi = number("chi", chi, 0.0, 1.0)
     c = peak * (1.0 - chi) if average else peak
@@ -143,6 +147,13 @@ def _registry() -> dict[str, Family]:
         "triangular2": (partial(cyclical, mode="triangular2"), triangle),
         "exp_range": (_damped, (*triangle, Parameter("damping", 1e-3, 1.0, 0.1, log=True))),
         "power_law": (_decay_law, (Parameter("chi", 0.0, 0.95, 0.5),)),
+        "capped_power": (
+            capped_power_law,
+            (
+                Parameter("hold", 1e-4, 1.0, 0.1, log=True),
+                Parameter("chi", 0.1, 30.0, 0.5, log=True),
+            ),
+        ),
     }
     found = {
         name: Family(name, partial(_warm, family), (_WARMUP, *free))
