@@ -7,6 +7,10 @@ from one side to the other at some step before the end, and that step can be one
 late, or rates beyond the fold can zigzag: each is a local optimum of its own. So the neighbours
 are tried: annealing that begins a step earlier or later, and the rates beyond the fold in rising
 and in falling order.
+
+Where rates above the stability limit of a constant rate are allowed, a good schedule is a string of
+bursts and rests, and each order of them is a local optimum: there single rates are moved, exchanged
+and redrawn, by a generator with a fixed seed.
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ from optsched.arrays import Floats
 from optsched.control.methods.descent import projected_descent
 from optsched.control.task import Iterate, Task
 
-__all__ = ["has_fold", "switched"]
+__all__ = ["has_fold", "rearranged", "switched"]
 
 ROUGH = 1e-4  # KKT residual at which a neighbour shows what it is worth: to its square
 GAIN = 1e-7  # of log E: less is not worth a neighbour of the neighbour
 ITERATIONS = 30
 MOVES = 20
+DRAWS, IDLE = 60, 15  # orders of bursts that are tried, and so many in a row without a gain
 
 
 def has_fold(task: Task) -> bool:
@@ -65,6 +70,42 @@ def switched(task: Task, iterate: Iterate) -> Floats | None:
         else:
             break
     return better
+
+
+def rearranged(task: Task, x: Floats) -> Floats | None:
+    """Log rates of a better order of bursts, roughly converged; None if none was found.
+
+    Parameters
+    ----------
+    task : Task
+        Of which every step is a knot.
+    x : numpy.ndarray, shape (n,)
+        Log rates of a local optimum.
+    """
+    rng, best = np.random.default_rng(0), x
+    value, idle, count = task.objective(x)[0], 0, len(x)
+    for k in range(DRAWS):
+        start = best.copy()
+        one, two = rng.integers(count), rng.integers(count)
+        if k % 4 == 0:
+            start[[one, two]] = best[[two, one]]
+        elif k % 4 == 1:
+            start[one] = task.upper[one] + np.log(rng.uniform(0.05, 1.0))
+        elif k % 4 == 2:
+            after = (one + 1) % count
+            start[[one, after]] = best[[after, one]]
+        else:
+            start = np.insert(np.delete(best, one), two, best[one])
+        bounds = task.lower, task.upper
+        found = projected_descent(
+            task.objective, start, *bounds, tol=ROUGH, max_iterations=ITERATIONS
+        )
+        idle += 1
+        if found.value < value - GAIN:
+            best, value, idle = found.x, found.value, 0
+        if idle >= IDLE:
+            break
+    return None if best is x else best
 
 
 def _doubt(task: Task, x: Floats) -> float:

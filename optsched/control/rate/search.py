@@ -16,7 +16,7 @@ from optsched.control.methods.descent import projected_gradient, strict_toleranc
 from optsched.control.methods.pontryagin import Pontryagin
 from optsched.control.methods.shooting import Shooting, task_residual
 from optsched.control.problem import Problem
-from optsched.control.rate.neighbours import has_fold, switched
+from optsched.control.rate.neighbours import has_fold, rearranged, switched
 from optsched.control.rate.plain import PlainObjective
 from optsched.control.task import Iterate, Method, Task, run_method
 from optsched.model.dynamics import SGDDynamics
@@ -35,6 +35,7 @@ EFFORT = 1.5e5  # evaluations times knots, from which on a search that stopped s
 MOST_KNOTS = 2000  # from which on they are not
 EVERY_STEP = 400  # knots where a usual mesh fails
 CONSTRAINED = 120  # with a bounded change, which costs as their cube
+MOST_BURSTS = 128  # steps of which orders of bursts are tried
 RATE_TOL = 1e-6
 LEAST_SHARE = 1e-35  # of the largest rate: 0 for all that the loss can see
 
@@ -252,7 +253,16 @@ def _beyond(stage: Stage, method: Method) -> Stage:
     better = found.task.objective(found.iterate.x)[0] < value - GAIN
     sound = found.residual <= found.tol and np.abs(found.audit.errors).sum() <= MESH_TOL
     count = stage.evaluations + found.evaluations
-    return replace(found if better and sound else stage, evaluations=count)
+    chosen = found if better and sound else stage
+    single = problem.horizon == found.task.mesh.controls == chosen.task.mesh.controls
+    if single and 1 < problem.horizon <= MOST_BURSTS:
+        start = rearranged(found.task, chosen.iterate.x)
+        if start is not None:
+            again = _run(Pontryagin(), replace(found.task, start=start))
+            finisher = None if type(method) is Pontryagin else Pontryagin.name
+            chosen = replace(again, finisher=finisher) if again.residual <= again.tol else chosen
+        count += found.task.objective.evaluations
+    return replace(chosen, evaluations=count)
 
 
 def _best_neighbour(stage: Stage, method: Method) -> Stage:
