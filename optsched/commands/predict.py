@@ -101,9 +101,7 @@ def predict(
         name, schedule, steps = _schedule(text, how, horizon, peak or found.peaks[1], warmup)
         if name in given:
             raise InvalidProblem("schedules", name, "different names")
-        given[name] = (schedule, steps)
-        if steps is not None:  # of a log
-            files[name] = text
+        given[name], files[name] = (schedule, steps), text
     how_sure = {"level": level, "weight_decay": weight_decay}
     table = compare(found, {name: one for name, (one, _) in given.items()}, **how_sure)
     curves = {name: run(found, one, steps, **how_sure) for name, (one, steps) in given.items()}
@@ -190,8 +188,13 @@ def _plot(
 
 def _measured(path: str, how: dict[str, Any]) -> Any:
     """The run of a log whose rates could be read; None if it has no losses that could be drawn."""
-    from optsched.logs import read_run
+    from pathlib import Path
 
+    from optsched.logs import read_run
+    from optsched.logs.assemble import is_ours
+
+    if not Path(path).exists() or is_ours(Path(path)):  # a family, or a schedule
+        return None
     try:
         return read_run(path, **how)
     except BadFile:
