@@ -80,7 +80,7 @@ def made(
     return Run(run.name, steps, loss * np.exp(noise), run.schedule, run.warmup)
 
 
-def simulated(count: int, budget: int) -> dict[str, list[float]]:
+def simulated(seeds: range, budget: int, each: bool = False) -> dict[str, list[float]]:
     """Regrets on laws that are drawn from the priors."""
     own = NormLaw(weight_decay=0.1)
     chosen = design(budget, HORIZON, peaks=GRID, warmup=WARMUP, law=own, loss=LOSS)
@@ -99,7 +99,7 @@ def simulated(count: int, budget: int) -> dict[str, list[float]]:
     mean, spread = moments(law, LOSS)
     plans = Plans([plan for plan, _ in plans_at(HORIZON, GRID, WARMUP)])
     regrets: dict[str, list[float]] = {name: [] for name in NAMES}
-    for seed in range(count):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         theta = drawn(law, mean, spread, rng)
         true = plans.losses(law, theta, prior.scale)
@@ -108,6 +108,10 @@ def simulated(count: int, budget: int) -> dict[str, list[float]]:
             logs = [made(run, law, theta, prior.scale, noise) for run in runs]
             found = fitted(logs)
             regrets[name].append(float(true[plans.best(found)] - true.min()))
+        if each:
+            print(
+                f"  law {seed}: {[round(1e3 * regrets[name][-1], 3) for name in NAMES]}", flush=True
+            )
     return regrets
 
 
@@ -212,13 +216,16 @@ def report(title: str, regrets: dict[str, list[float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--laws", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first law")
+    parser.add_argument("--each", action="store_true", help="print the regrets of every law")
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--replicates", type=int, default=100)
     options = parser.parse_args()
     began = time.process_time()
     for budget in map(int, options.budgets.split(",") if options.laws else ()):
-        found = simulated(options.laws, budget)
+        seeds = range(options.first, options.first + options.laws)
+        found = simulated(seeds, budget, options.each)
         report(f"simulated laws, {budget:,} steps of pilots", found)
     if options.data is not None:
         (model,) = (m for m in models(options.data) if m.name == "llama-124m")

@@ -190,6 +190,7 @@ def test_shapes_of_candidates() -> None:
         ({"budget": 0}, "budget"),
         ({"budget": 40}, "budget"),
         ({"horizon": 1}, "horizon"),
+        ({"horizon": 15, "warmup": 0}, "horizon"),
         ({"peaks": None}, "peaks"),
         ({"peaks": [1e-3, 1e-4]}, "peaks"),
         ({"peaks": [0.0]}, "peaks"),

@@ -98,10 +98,13 @@ def lengths_of(budget: int, horizon: int, warmup: int, given: Iterable[int] | No
             allowed = f"more than the warm-up of {warmup} steps, and {budget}, the budget, at most"
             raise InvalidProblem("lengths", bad[0] if bad else None, allowed)
         return found
+    if horizon < least:
+        allowed = f"{least} or more: the shortest pilot has {LEAST} steps, and {RAMPS} warm-ups"
+        raise InvalidProblem("horizon", horizon, allowed)
     shares = sorted({min(int(share * budget), horizon) for share in SHARES})
     found = [one for one in shares if one >= least]
     if not found:
-        allowed = f"{2 * least} or more: the shortest run has {least} steps, {RAMPS} warm-ups"
+        allowed = f"{2 * least} or more: the shortest pilot has {LEAST} steps, and {RAMPS} warm-ups"
         raise InvalidProblem("budget", budget, allowed)
     return found
 
