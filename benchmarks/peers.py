@@ -16,7 +16,9 @@ import importlib
 import importlib.util
 import inspect
 import multiprocessing
+import os
 import resource
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -181,8 +183,9 @@ def _lines(function: Callable[..., Array]) -> int:
     return sum(bool(line.strip()) for line in source) - 2  # signature and docstring
 
 
-def _worked(name: str, given: tuple, limit: float, pipe: Connection) -> None:
-    """In a process of its own, with its imports done before the clock starts."""
+def _worked(name: str, given: tuple, limit: float, pipe: Connection, folder: str) -> None:
+    """In a process and a folder of its own, with its imports done before the clock starts."""
+    os.chdir(folder)  # OpenMDAO writes reports where it stands
     function, modules = RIVALS[name]
     warnings.simplefilter("ignore")
     for module in modules:
@@ -198,18 +201,19 @@ def _worked(name: str, given: tuple, limit: float, pipe: Connection) -> None:
 def _rival(name: str, given: tuple, limit: float) -> tuple[Array | None, float, str]:
     """Rates, seconds, and why there are none."""
     here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_worked, args=(name, given, limit, there)
-    )
-    process.start()
-    there.close()
-    try:
-        return here.recv()
-    except EOFError:
-        return None, limit, "not finished"
-    finally:
-        process.kill()
-        process.join()
+    with tempfile.TemporaryDirectory() as folder:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_worked, args=(name, given, limit, there, folder)
+        )
+        process.start()
+        there.close()
+        try:
+            return here.recv()
+        except EOFError:
+            return None, limit, "not finished"
+        finally:
+            process.kill()
+            process.join()
 
 
 def main() -> None:
