@@ -1,6 +1,6 @@
 """Make the figures of the documentation: ``python docs/make_figures.py``.
 
-Writes to docs/figures: first, momentum, batch-size and averaging by the command line, phases, and
+Writes to docs/figures: readme, first, momentum, batch-size and averaging by the command line, phases, and
 those of the rules, lmo-valley, batch-rules, convex and diffusion.
 """
 
@@ -29,6 +29,7 @@ from optsched.schedules.families import constant, cosine, linear, wsd
 FIGURES = Path(__file__).parent / "figures"
 HORIZONS = (10**3, 10**5, 10**7)
 COMMANDS = {
+    "readme": "--a 3.5 --b 2 --horizon 3162",
     "first": "--a 3.5 --b 2 --horizon 1000",
     "momentum": "--a 3.5 --b 5 --horizon 1000 --control eta,beta,nu",
     "batch-size": "--a 2.5 --b 1.5 --horizon 600 --control batch --samples 1e4 --peak 0.3",
