@@ -122,9 +122,7 @@ FAULTS = (
         "optsched/pilot/planning/verified.py",
         "* stretch - change).min(1)",
         "* stretch - change).mean(1)",
-        (
-            "tests/test_plan_bound.py::test_a_wrong_value_function_gives_a_lower_bound",
-        ),
+        ("tests/test_plan_bound.py::test_a_wrong_value_function_gives_a_lower_bound",),
     ),
     Fault(
         "intervals of predictions half as wide",

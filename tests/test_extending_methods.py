@@ -127,7 +127,8 @@ def test_a_limit_of_the_task_counts() -> None:
 
     solve(small(), Watched())
     task = seen[0]
-    assert task.max_iterations is None and task.iterations(7) == 7
+    assert task.max_iterations is not None and task.iterations(7) == 7
+    assert task.iterations(10**9) == task.max_iterations
     few = Task(**{**vars(task), "max_iterations": 2})
     for method in (Pontryagin(), Shooting()):
         assert method.run(few).stats["iterations"] <= 2 < method.run(task).stats["iterations"]

@@ -19,6 +19,7 @@ from tests.pilots import PEAK, made_fit
 from tests.test_log_cases import CASES, pickled_arguments, trainer_state
 
 FIT = ("fit", "--law", "features")
+FITTED = fitting.fit
 
 
 def unfitted(runs: list[Run], law: Any) -> Any:
@@ -126,8 +127,11 @@ def test_folders_of_runs(capsys: Any) -> None:
     assert "a run named 'wsd' was read from" in err
 
 
-def test_the_weight_decay_of_a_configuration_is_taken(capsys: Any) -> None:
+def test_the_weight_decay_of_a_configuration_is_taken(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If all runs agree on it, and nothing else was asked for."""
+    monkeypatch.setattr(fitting, "fit", FITTED)
     for name, decay in (("a", 0.05), ("b", 0.05), ("c", 0.2)):
         trainer_state(Path(name) / "checkpoint-400" / "trainer_state.json", 400)
         arguments = Path(name) / "checkpoint-400" / "training_args.bin"

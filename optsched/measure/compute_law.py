@@ -71,7 +71,7 @@ def model_size(width: float, depth: float, vocabulary: float = 0.0) -> float:
     return 12.0 * d * w * w + number("vocabulary", vocabulary, 0.0) * w
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ComputeLaw(Brief):
     r""":math:`L(N, D) = E + A N^{-\alpha} + B D^{-\beta}`.
 
@@ -110,7 +110,7 @@ class ComputeLaw(Brief):
         return float(ratio ** (1.0 / (self.alpha + self.beta)) * (compute / FLOPS) ** self.exponent)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Way(Brief):
     """What one of the three ways says.
 
