@@ -1,7 +1,7 @@
 """Make the figures of the documentation: ``python docs/make_figures.py``.
 
-Writes to docs/figures: readme, first, momentum, batch-size and averaging by the command line, phases, and
-those of the rules, lmo-valley, batch-rules, convex and diffusion.
+Writes to docs/figures: readme, first, momentum, batch-size and averaging by the command line,
+phases, and those of the rules, lmo-valley, batch-rules, convex and diffusion.
 """
 
 from __future__ import annotations

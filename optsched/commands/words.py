@@ -33,7 +33,8 @@ THEMES = {
     "Average": "decay half-life time-constant window for-decay at-step",
     "Noise": "levels sigma-min sigma-max rho form weighting",
     "Method": (
-        "method tol knots smooth judge peak-only skip law law-name level robust shape extrapolate held-out"
+        "method tol knots smooth judge peak-only skip law law-name level robust shape extrapolate"
+        " held-out"
     ),
     "The run so far": "from-step history history-warmup rewarm follow false-alarm",
     "Log": (
