@@ -97,9 +97,9 @@ def track(
     from optsched.pilot.tracking.track import track as run_track
 
     found = load_fit(law)
-    how = reading(options) | {"rates": None if rates is None else _rates(rates)}
+    how: dict[str, Any] = reading(options) | {"rates": None if rates is None else _rates(rates)}
     plan = None if schedule is None else _planned(schedule, how["warmup"])
-    settings = {"schedule": plan, **options}
+    settings: dict[str, Any] = {"schedule": plan, **options}
     if follow:
         follower = Follower(found, path, **settings, **how)
         shown = [_followed(follower, every, as_json)]

@@ -12,6 +12,6 @@ def __getattr__(name: str) -> object:
         # Readers of logs were here before they had a room.
         from optsched import logs
 
-        if name in logs.__all__:
+        if name in dir(logs):
             return getattr(logs, name)
     return _own(name)
