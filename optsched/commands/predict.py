@@ -120,7 +120,8 @@ def predict(
         ]
         write_table(output, rows, overwrite=force)
     if plot is not None:
-        _plot(curves, files, how, plot, force)
+        logs = {name: files[name] for name, (_, steps) in given.items() if steps is not None}
+        _plot(curves, logs, how, plot, force)
     if as_json:
         warnings = list(table.warnings)
         shown = comparison_rows(table)
@@ -177,24 +178,19 @@ def _schedule(
 
 
 def _plot(
-    curves: dict[str, Any], files: dict[str, str], how: dict[str, Any], path: str, force: bool
+    curves: dict[str, Any], logs: dict[str, str], how: dict[str, Any], path: str, force: bool
 ) -> None:
     from optsched.commands.common import save_figure
     from optsched.plots.pilot import prediction_figure
 
-    measured = {name: run for name, file in files.items() if (run := _measured(file, how))}
+    measured = {name: run for name, file in logs.items() if (run := _measured(file, how))}
     save_figure(prediction_figure(curves, measured), path, force)
 
 
 def _measured(path: str, how: dict[str, Any]) -> Any:
     """The run of a log whose rates could be read; None if it has no losses that could be drawn."""
-    from pathlib import Path
-
     from optsched.logs import read_run
-    from optsched.logs.assemble import is_ours
 
-    if not Path(path).exists() or is_ours(Path(path)):  # a family, or a schedule
-        return None
     try:
         return read_run(path, **how)
     except BadFile:
