@@ -423,6 +423,7 @@ def test_choices_are_those_of_the_library() -> None:
     from optsched.rules.diffusion.schedules import FORMS
     from optsched.rules.diffusion.schedules import KINDS as NOISE
     from optsched.rules.lmo.bound import EXPONENTS
+    from optsched.rules.precision import FORMATS as PRECISIONS
     from optsched.rules.stability import OPTIMISERS, UpdateRule
     from optsched.studies.figures import FIGURES
     from optsched.studies.finders import SCHEDULES
@@ -441,6 +442,8 @@ def test_choices_are_those_of_the_library() -> None:
         ("fit", "--unit"): get_args(Unit),
         ("spectrum", "--kind"): KINDS,
         ("rules batch", "--rule"): RULES,
+        ("rules precision", "--dtype"): PRECISIONS,
+        ("export", "--dtype"): PRECISIONS,
         ("rules diffusion", "--weighting"): WEIGHTS,
         ("rules diffusion", "--schedule"): NOISE,
         ("rules diffusion", "--form"): FORMS,

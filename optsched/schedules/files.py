@@ -35,6 +35,7 @@ from optsched.files import (
     check_suffix,
     check_writable,
 )
+from optsched.model.grading import Knots
 
 __all__ = ["MAX_ROWS", "Knotted", "read", "write"]
 
@@ -51,15 +52,9 @@ _ALIASES = {"lr": "eta", "learning_rate": "eta", "momentum": "beta"}
 Rows = tuple[Ints, Mapping[str, Floats]]
 
 
-class Knotted(Protocol):
+class Knotted(Knots, Protocol):
     """What the formats need of a schedule, which is defined above them."""
 
-    @property
-    def horizon(self) -> int: ...
-    @property
-    def steps(self) -> Ints: ...
-    @property
-    def controls(self) -> Mapping[str, Floats]: ...
     @property
     def unit(self) -> str: ...
     @property
